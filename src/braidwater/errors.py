@@ -1,0 +1,174 @@
+"""Every error that braidwater raises on purpose.
+
+::
+
+    BraidwaterError
+    ├── UserError                 what was asked cannot be done; the message says what to change
+    │   ├── TableError            a table cannot be found, read or written
+    │   │   ├── TableNotFoundError
+    │   │   ├── ColumnNotFoundError
+    │   │   ├── EmptyTableError
+    │   │   └── TableChangedError     rows changed between two passes
+    │   ├── DataError             a value that the model cannot use
+    │   │   ├── NullValueError
+    │   │   ├── InfiniteValueError
+    │   │   ├── UnseenCategoryError
+    │   │   ├── LabelError            one class only, out of range, not numeric
+    │   │   └── ColumnTypeError
+    │   ├── OptionError           an option or hyperparameter out of its range
+    │   ├── UnsupportedError      this engine or strategy cannot do it; the message names one that can
+    │   └── BudgetError           the plan does not fit into the memory or disk it was given
+    ├── ModelFileError            a saved model that cannot be trusted or read
+    │   ├── UnsafeModelError          holds a pickle
+    │   ├── CorruptModelError         truncated or changed after saving
+    │   └── ModelSchemaError          made for another table or by another version
+    ├── NumericalError            training left the finite numbers
+    ├── CacheError                the block cache cannot be written or read back
+    ├── WorkerError               a worker failed; carries its traceback and the block
+    │   └── WorkerLostError           a worker process died
+    └── CancelledError            stopped on request
+
+Also warnings: `BraidwaterWarning` > `ConvergenceWarning`, `RankDeficientWarning`, `SeparationWarning`, `DataWarning`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class BraidwaterError(Exception):
+    """The root of the tree above."""
+
+
+class UserError(BraidwaterError, ValueError):
+    """What was asked cannot be done; the message says what to change."""
+
+
+class TableError(UserError):
+    """A table cannot be found, read or written."""
+
+
+class TableNotFoundError(TableError):
+    """No table lies at the address."""
+
+
+class ColumnNotFoundError(TableError):
+    """A column that was named is not in the table.
+
+    >>> print(ColumnNotFoundError("line", "xx", ["x", "y"]))
+    Table 'line' has no column 'xx'. Did you mean 'x'?
+    """
+
+    def __init__(self, table: str, missing: str, available: Iterable[str]) -> None:
+        available = list(available)
+        near = get_close_matches(missing, available, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(available)}."
+        super().__init__(f"Table {table!r} has no column {missing!r}. {hint}")
+
+
+class EmptyTableError(TableError):
+    """A table without rows where at least one is needed."""
+
+
+class TableChangedError(TableError):
+    """The rows changed while they were being read in several passes."""
+
+
+class DataError(UserError):
+    """A value in the table that the model cannot use."""
+
+
+class NullValueError(DataError):
+    """NULLs (or NaNs) in a column whose policy is to refuse them."""
+
+
+class InfiniteValueError(DataError):
+    """Infinities in a numeric column."""
+
+
+class UnseenCategoryError(DataError):
+    """A category that was not there when the encoder was fitted."""
+
+
+class LabelError(DataError):
+    """A label that cannot be learnt: one class only, out of range, of the wrong type."""
+
+
+class ColumnTypeError(DataError):
+    """A column whose type does not fit its use."""
+
+
+class OptionError(UserError):
+    """An option or hyperparameter out of its range.
+
+    >>> print(OptionError("nulls", "skip", "one of refuse, drop, mean, mode"))
+    nulls='skip' is not possible; it must be one of refuse, drop, mean, mode.
+    """
+
+    def __init__(self, name: str, value: object, must_be: str) -> None:
+        super().__init__(f"{name}={value!r} is not possible; it must be {must_be}.")
+
+
+class UnsupportedError(UserError):
+    """This engine, strategy or table cannot do it; the message names one that can."""
+
+
+class BudgetError(UserError):
+    """The plan does not fit into the memory or disk that it was given."""
+
+
+class ModelFileError(BraidwaterError):
+    """A saved model that cannot be trusted or read."""
+
+
+class UnsafeModelError(ModelFileError):
+    """A model folder that holds a pickle, which could run code when loaded."""
+
+
+class CorruptModelError(ModelFileError):
+    """A model file that was truncated or changed after it was saved."""
+
+
+class ModelSchemaError(ModelFileError):
+    """A model made for another table, of another kind, or by a newer version."""
+
+
+class NumericalError(BraidwaterError, ArithmeticError):
+    """Training left the finite numbers; the message names the step and the rows."""
+
+
+class CacheError(BraidwaterError, OSError):
+    """The block cache cannot be written or read back."""
+
+
+class WorkerError(BraidwaterError, RuntimeError):
+    """A worker failed; the message holds the worker, the block and the worker's own traceback."""
+
+
+class WorkerLostError(WorkerError):
+    """A worker process died without a word (killed, out of memory)."""
+
+
+class CancelledError(BraidwaterError):
+    """Stopped on request."""
+
+
+class BraidwaterWarning(UserWarning):
+    """The root of all warnings."""
+
+
+class ConvergenceWarning(BraidwaterWarning):
+    """The optimum was not reached within the allowed passes."""
+
+
+class RankDeficientWarning(BraidwaterWarning):
+    """Columns that others add up to: their coefficients cannot be told apart."""
+
+
+class SeparationWarning(BraidwaterWarning):
+    """A column (or a sum of columns) separates the classes, so a coefficient runs to infinity."""
+
+
+class DataWarning(BraidwaterWarning):
+    """Something about the rows that is legal and seldom meant, such as a constant column."""

@@ -1,0 +1,183 @@
+"""What work says about itself while it runs.
+
+Working code calls `emit`; progress bars, logs, the HTML report and the measured figures of a plan listen. Working code
+prints nothing and knows none of its listeners::
+
+    with listen(print):
+        model.fit(table, label="late")
+
+Events of worker threads and processes reach the listeners of the thread that started the work, in that thread.
+Every event is a frozen dataclass of plain values, so it can cross a process as `as_record(event)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened, at `time` seconds since the epoch."""
+
+    time: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted(Event):
+    """A fit, prediction or evaluation began. `passes` is expected, not promised; None when nobody knows."""
+
+    name: str
+    rows: int | None = None
+    passes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished(Event):
+    """The run ended; `error` is its message when it failed."""
+
+    name: str
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassStarted(Event):
+    """A pass over the rows (or an epoch) began. `what` says what it computes; `number` counts from 1."""
+
+    number: int
+    what: str
+    rows: int | None = None
+    origin: str = "table"  # "table", "table+write" (the cache is being written), "memory" or "disk" (block cache)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockDone(Event):
+    """A worker is through with a block. `start` is when it took it up (seconds since the epoch)."""
+
+    worker: int
+    rows: int
+    start: float
+    seconds: float
+    bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassFinished(Event):
+    """The pass is over; `seconds` of wall time, `cpu_seconds` of this process and its finished children."""
+
+    number: int
+    what: str
+    rows: int
+    seconds: float
+    cpu_seconds: float = 0.0
+    bytes_read: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Event):
+    """A figure: a loss, an accuracy, a norm of a gradient. `step` counts passes or optimiser steps from 1."""
+
+    name: str
+    value: float
+    step: int
+    epoch: int | None = None
+    worker: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointWritten(Event):
+    """Training can go on from here after a crash."""
+
+    path: str
+    step: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLost(Event):
+    """A worker died; `restart` says whether the work goes on from the last checkpoint."""
+
+    worker: int
+    reason: str
+    restart: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsDropped(Event):
+    """Rows left out by a declared policy."""
+
+    rows: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryUsed(Event):
+    """Resident memory of this process (bytes), now and at its highest."""
+
+    resident: int
+    peak: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableWritten(Event):
+    """A table was written and is in place."""
+
+    address: str
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned(Event):
+    """A plan was chosen; `text` is what `explain` prints."""
+
+    text: str
+
+
+Listener = Callable[[Event], None]
+_session_listeners: list[Listener] = []
+_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("braidwater_listeners", default=())
+
+
+def emit(event: Event) -> None:
+    """Tell every listener, in the order they began to listen."""
+    for listener in (*_session_listeners, *_listeners.get()):
+        listener(event)
+
+
+@contextmanager
+def listen(listener: Listener) -> Iterator[None]:
+    """Call `listener(event)` for what happens inside the `with` block."""
+    token = _listeners.set((*_listeners.get(), listener))
+    try:
+        yield
+    finally:
+        _listeners.reset(token)
+
+
+def listen_always(listener: Listener) -> Callable[[], None]:
+    """Call `listener(event)` for the rest of the session; call what is returned to stop."""
+    _session_listeners.append(listener)
+    return lambda: _session_listeners.remove(listener)
+
+
+def as_record(event: Event) -> dict[str, Any]:
+    """The event as a dictionary of plain values, its kind under ``event``.
+
+    >>> as_record(Metric(time=0.0, name="loss", value=0.5, step=3))["event"]
+    'Metric'
+    """
+    return {"event": type(event).__name__, **dataclasses.asdict(event)}
+
+
+def from_record(record: dict[str, Any]) -> Event:
+    """The event that `as_record` wrote down."""
+    fields = dict(record)
+    kind = {cls.__name__: cls for cls in Event.__subclasses__()}[fields.pop("event")]
+    return kind(**fields)
