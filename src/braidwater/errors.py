@@ -66,6 +66,9 @@ class ColumnNotFoundError(TableError):
         hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(available)}."
         super().__init__(f"Table {table!r} has no column {missing!r}. {hint}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (type(self), self.args, vars(self))
+
 
 class EmptyTableError(TableError):
     """A table without rows where at least one is needed."""
@@ -80,7 +83,22 @@ class DataError(UserError):
 
 
 class NullValueError(DataError):
-    """NULLs (or NaNs) in a column whose policy is to refuse them."""
+    """NULLs (or NaNs) in a column whose policy is to refuse them.
+
+    >>> print(NullValueError("age", 1, 10, "'drop' or 'mean'"))
+    Column 'age' has 1 NULL in 10 rows. Choose nulls='drop' or 'mean', or leave the rows out with a SELECT.
+    """
+
+    def __init__(self, column: str, count: int, rows: int, choices: str) -> None:
+        self.column = column
+        self.choices = choices
+        super().__init__(
+            f"Column {column!r} has {count} NULL{'s' * (count != 1)} in {rows} rows. Choose nulls={choices}, "
+            "or leave the rows out with a SELECT."
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (type(self), self.args, vars(self))
 
 
 class InfiniteValueError(DataError):
@@ -108,6 +126,9 @@ class OptionError(UserError):
 
     def __init__(self, name: str, value: object, must_be: str) -> None:
         super().__init__(f"{name}={value!r} is not possible; it must be {must_be}.")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (type(self), self.args, vars(self))
 
 
 class UnsupportedError(UserError):
@@ -152,6 +173,14 @@ class WorkerLostError(WorkerError):
 
 class CancelledError(BraidwaterError):
     """Stopped on request."""
+
+
+def _restored(kind: type[BraidwaterError], arguments: tuple[object, ...], facts: dict[str, object]) -> BraidwaterError:
+    """An error that crossed a process: its constructor takes other arguments than its message."""
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    error.__dict__.update(facts)
+    return error
 
 
 class BraidwaterWarning(UserWarning):

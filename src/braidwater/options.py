@@ -37,8 +37,12 @@ class Options:
 
     memory: int = field(default_factory=lambda: parse_bytes(os.environ.get("BRAIDWATER_MEMORY", "1GB"), "memory"))
     workers: int = field(default_factory=lambda: int(os.environ.get("BRAIDWATER_WORKERS", "0")) or _cores())
-    cache_directory: Path = field(default_factory=lambda: _default_directory("BRAIDWATER_CACHE", "XDG_CACHE_HOME", ".cache"))
-    cache_quota: int = field(default_factory=lambda: parse_bytes(os.environ.get("BRAIDWATER_CACHE_QUOTA", "50GB"), "cache_quota"))
+    cache_directory: Path = field(
+        default_factory=lambda: _default_directory("BRAIDWATER_CACHE", "XDG_CACHE_HOME", ".cache")
+    )
+    cache_quota: int = field(
+        default_factory=lambda: parse_bytes(os.environ.get("BRAIDWATER_CACHE_QUOTA", "50GB"), "cache_quota")
+    )
 
     def __post_init__(self) -> None:
         if self.memory < 32 * 10**6:

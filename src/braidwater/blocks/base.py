@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-UNIT_BYTES = 8 * 2**20  # of the sizes from 1 to 32 MB this one keeps a unit inside the third-level cache and reads at disk speed
+UNIT_BYTES = (
+    8 * 2**20
+)  # of the sizes from 1 to 32 MB this one keeps a unit inside the third-level cache and reads at disk speed
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,11 @@ class BlockSchema:
     @staticmethod
     def ordered(columns: Sequence[BlockColumn]) -> BlockSchema:
         """A schema with the widest types first (so that all stay aligned) and columns of one type side by side."""
+
         def place(numbered: tuple[int, BlockColumn]) -> tuple[bool, int, str, int]:
             number, column = numbered
             return bool(column.shape), -np.dtype(column.dtype).itemsize, column.dtype, number
+
         return BlockSchema(tuple(column for _, column in sorted(enumerate(columns), key=place)))
 
     @cached_property
@@ -102,7 +106,8 @@ class BlockSchema:
 class Block:
     """Contiguous rows as typed columns. The arrays are views, valid until the transition returns: copy what must last.
 
-    `number` counts the blocks of a source from 0, `start` is the number of the first row among the rows that were kept.
+    `number` and `start` (the number of its first row) are for messages: where rows are dropped or a table is cut into
+    partitions, the first pass, which does not know yet how many rows will be kept, numbers them otherwise than later ones.
 
     >>> block = Block.from_arrays({"x": np.array([1.0, 2.0]), "z": np.array([3.0, 4.0])})
     >>> block.rows, block["z"], block.matrix(["x", "z"])

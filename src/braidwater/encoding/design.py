@@ -82,7 +82,9 @@ class Design:
         """The same design without standardisation."""
         return replace(self, center=None, scale=None)
 
-    def dense(self, block: Block, rows: slice | Array | None = None, *, dtype: Any = np.float64, out: Array | None = None) -> Array:
+    def dense(
+        self, block: Block, rows: slice | Array | None = None, *, dtype: Any = np.float64, out: Array | None = None
+    ) -> Array:
         """The matrix ``(width, rows)``, column after column, standardised where the design is.
 
         `rows` picks rows: a slice, or an array of row numbers within the block. Cost: one pass over the columns.
@@ -114,7 +116,7 @@ class Design:
     def times(self, block: Block, weights: Array) -> Array:
         """The product with `weights`, ``(width,)`` or ``(width, models)``, in float64: ``(rows,)`` or ``(rows, models)``."""
         weights = np.asarray(weights, np.float64)
-        shift = 0.0
+        shift: Any = 0.0
         if self.center is not None and self.scale is not None:
             weights = (weights.T / self.scale).T
             shift = self.center @ weights
@@ -131,7 +133,8 @@ class Design:
                     total += table[np.minimum(block[term.column], len(table) - 1)]
                 case WideTerm():
                     total += block[term.column].reshape(block.rows, -1) @ part
-        return total - shift
+        product: Array = total - shift
+        return product
 
     def labels(self, block: Block) -> Array:
         """The label column as it is stored: class codes, or numbers."""

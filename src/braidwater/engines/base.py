@@ -107,7 +107,12 @@ class Engine(ABC):
 
     @abstractmethod
     def gang(
-        self, member: Callable[[Member], Result], workers: int, *, source: BlockSource | None = None, max_restarts: int = 0
+        self,
+        member: Callable[[Member], Result],
+        workers: int,
+        *,
+        source: BlockSource | None = None,
+        max_restarts: int = 0,
     ) -> list[Result]:
         """Run `member` on `workers` processes that live at the same time and can talk; their results in order of rank.
 

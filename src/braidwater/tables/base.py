@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 from sqlglot import exp
@@ -42,7 +43,7 @@ class Partition:
     number: int
     rows: int | None = None
     first_row: int | None = None
-    where: object = None  # what the table needs to find it again; plain values only
+    where: Any = None  # what the table needs to find it again; plain values only
 
 
 class Table(ABC):

@@ -1,0 +1,92 @@
+"""braidwater: train models where the data lies.
+
+::
+
+    import braidwater as bw
+
+    flights = bw.table("flights.parquet")
+    model = bw.LogisticRegression().fit(flights, label="late")
+    print(model.summary())
+
+The names below are loaded when they are first used, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from braidwater.blocks import BlockSource as BlockSource
+    from braidwater.deep import Trainer as Trainer
+    from braidwater.encoding import Boolean as Boolean
+    from braidwater.encoding import Categorical as Categorical
+    from braidwater.encoding import Encoding as Encoding
+    from braidwater.encoding import Hashed as Hashed
+    from braidwater.encoding import Image as Image
+    from braidwater.encoding import Numeric as Numeric
+    from braidwater.encoding import Vector as Vector
+    from braidwater.engines import LocalEngine as LocalEngine
+    from braidwater.estimators import PCA as PCA
+    from braidwater.estimators import KMeans as KMeans
+    from braidwater.estimators import LinearRegression as LinearRegression
+    from braidwater.estimators import LogisticRegression as LogisticRegression
+    from braidwater.events import listen as listen
+    from braidwater.options import options as options
+    from braidwater.parallel import AllReduce as AllReduce
+    from braidwater.parallel import Averaging as Averaging
+    from braidwater.parallel import Single as Single
+    from braidwater.report import explain as explain
+    from braidwater.report import load as load
+    from braidwater.report import progress as progress
+    from braidwater.stats import describe as describe
+    from braidwater.tables import table as table
+    from braidwater.tables import train_test_split as train_test_split
+    from braidwater.tables import write_table as write_table
+
+_HOMES = {
+    "AllReduce": "parallel",
+    "Averaging": "parallel",
+    "BlockSource": "blocks",
+    "Boolean": "encoding",
+    "Categorical": "encoding",
+    "Encoding": "encoding",
+    "Hashed": "encoding",
+    "Image": "encoding",
+    "KMeans": "estimators",
+    "LinearRegression": "estimators",
+    "LocalEngine": "engines",
+    "LogisticRegression": "estimators",
+    "Numeric": "encoding",
+    "PCA": "estimators",
+    "Single": "parallel",
+    "Trainer": "deep",
+    "Vector": "encoding",
+    "describe": "stats",
+    "explain": "report",
+    "listen": "events",
+    "load": "report",
+    "options": "options",
+    "progress": "report",
+    "table": "tables",
+    "train_test_split": "tables",
+    "write_table": "tables",
+}
+
+__all__ = sorted(_HOMES)
+
+try:
+    __version__ = version("braidwater")
+except PackageNotFoundError:  # run from a checkout that is not installed
+    __version__ = "0.0.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'braidwater' has no attribute {name!r}")
+    return getattr(import_module(f"braidwater.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

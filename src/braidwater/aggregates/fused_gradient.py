@@ -1,0 +1,105 @@
+"""The transition of `LogisticGradient` for one two-class model in compiled code. Importing this module imports numba."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from braidwater.aggregates.linear_map import LinearMap, _codes, _matrix
+from braidwater.blocks.base import Array, Block
+from braidwater.encoding.design import CodeTerm, NumberTerm
+from braidwater.kernels import fused_logistic as fused
+from braidwater.kernels import scratch
+
+if TYPE_CHECKING:
+    from braidwater.aggregates.logistic_gradient import LossState
+
+# A tile of a design with several terms is several compiled calls of about a microsecond each
+TILE_ROWS = 4096
+
+
+def fused_transition(linear: LinearMap, state: LossState, block: Block) -> LossState:
+    """Fold a block into the state: one compiled call where the features are one group of floats, else some a tile."""
+    design = linear.design
+    raw, intercept = linear.raw_weights()[:, 0], float(linear.raw_intercepts()[0])
+    term = design.terms[0] if design.terms else None
+    plain = design.weights(block) is None and design.offsets(block) is None
+    if plain and len(design.terms) == 1 and isinstance(term, NumberTerm):
+        matrix = block.matrix(term.columns)
+        if matrix.dtype in (np.float32, np.float64):
+            return _one_group(linear, state, block, matrix, raw, intercept)
+    dtype = linear.compute_dtype(block)
+    for tile in block.slices(TILE_ROWS):
+        _tile(linear, state, block, tile, dtype, raw, intercept)
+    return state
+
+
+def _one_group(
+    linear: LinearMap, state: LossState, block: Block, matrix: Array, raw: Array, intercept: float
+) -> LossState:
+    dtype = linear.compute_dtype(block)
+    z = scratch("predictors", (fused.TILE_ROWS,), dtype)
+    r = scratch("residuals", (fused.TILE_ROWS,), dtype)
+    gradient = np.zeros(len(raw))
+    run = fused.logistic_pass32 if dtype == np.float32 else fused.logistic_pass64
+    labels = linear.design.labels(block)
+    if labels.dtype != np.uint8:
+        labels = labels.astype(np.uint8)  # one compiled form less
+    loss, wrong, residual = run(matrix, labels, raw.astype(dtype), dtype(intercept), z, r, gradient)
+    state.weight += block.rows
+    _add(state, loss, wrong, residual)
+    state.gradient[:, 0] += gradient
+    return state
+
+
+def _tile(
+    linear: LinearMap, state: LossState, block: Block, tile: slice, dtype: Any, raw: Array, intercept: float
+) -> None:
+    design = linear.design
+    count = tile.stop - tile.start
+    z = scratch("predictors", (count,), dtype)
+    r = scratch("residuals", (count,), dtype)
+    z[...] = intercept
+    offsets = design.offsets(block)
+    if offsets is not None:
+        z += offsets[tile].astype(dtype)
+    for term in design.terms:
+        part = raw[term.begin : term.begin + term.width]
+        if isinstance(term, CodeTerm):
+            z += np.append(part, 0.0).astype(dtype)[_codes(term, block, tile)]
+        elif _is_compiled(term, block):
+            fused.add_predictor(block.matrix(term.columns), part.astype(dtype), z, tile.start, tile.stop)  # type: ignore[union-attr]
+        else:
+            z += part.astype(dtype) @ _matrix(term, block, tile, dtype)
+    labels = design.labels(block)[tile].astype(dtype)
+    stored = design.weights(block)
+    if stored is None:
+        loss, wrong = (fused.loss32 if dtype == np.float32 else fused.loss64)(z, labels, r)
+        state.weight += count
+    else:
+        weights = stored[tile].astype(dtype)
+        run = fused.weighted_loss32 if dtype == np.float32 else fused.weighted_loss64
+        loss, wrong = run(z, labels, weights, r)
+        state.weight += float(weights.sum(dtype=np.float64))
+    _add(state, loss, wrong, float(r.sum(dtype=np.float64)))
+    for term in design.terms:
+        target = state.gradient[term.begin : term.begin + term.width, 0]
+        if isinstance(term, CodeTerm):
+            target += np.bincount(_codes(term, block, tile), weights=r, minlength=term.width + 1)[: term.width]
+        elif _is_compiled(term, block):
+            part = np.zeros(term.width)
+            fused.add_gradient(block.matrix(term.columns), r, part, tile.start, tile.stop)  # type: ignore[union-attr]
+            target += part
+        else:
+            target += _matrix(term, block, tile, dtype) @ r
+
+
+def _is_compiled(term: Any, block: Block) -> bool:
+    return isinstance(term, NumberTerm) and block.matrix(term.columns).dtype in (np.float32, np.float64)
+
+
+def _add(state: LossState, loss: float, wrong: float, residual: float) -> None:
+    state.loss += loss
+    state.wrong += wrong
+    state.residual += residual

@@ -1,0 +1,274 @@
+"""Mini-batches: the rows of one optimiser step, in an order that only the seed and the epoch decide.
+
+The units of a store are permuted, some of them (about 64 thousand rows) make a window, the rows of a window are shuffled,
+and the sequence that results is cut into steps of equal size (within one row, so that no tiny batch ends an epoch).
+Reading is unit by unit, as for any other pass, yet a mini-batch holds rows from all over its window. Rows that were
+sorted by class before they were written should be shuffled once on writing: a window sees only its own units.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from braidwater.blocks.base import Array
+from braidwater.blocks.store import BlockStore, Unit
+from braidwater.blocks.windows import RowForm, Rows, Window, WindowMemory
+from braidwater.errors import EmptyTableError, OptionError
+
+WINDOW_ROWS = 65_536
+WINDOW_BYTES = 64 * 2**20
+
+Share = Literal["batch", "units"]
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """This worker's rows of one step.
+
+    `step` counts from 0 within the epoch. `rows` are those that count: 0 where a worker has none in this step, and then the
+    arrays hold one row that must not count (a worker has to join the exchange of gradients in every step).
+    `global_rows` is the size of the step over all workers. `numbers` are row numbers within the store.
+    """
+
+    step: int
+    rows: int
+    global_rows: int
+    features: Array
+    labels: Array | None
+    weights: Array | None
+    _pieces: tuple[tuple[Window, Array], ...] = ()
+
+    @property
+    def numbers(self) -> Array:
+        return np.concatenate([window.row_numbers(index) for window, index in self._pieces])[: self.rows]
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A window within an epoch: its units, and the position of its first row in the epoch's sequence."""
+
+    number: int
+    begin: int
+    end: int
+    units: tuple[Unit, ...]
+
+
+class MiniBatches:
+    """The mini-batches of a store for worker `rank` of `size`, any epoch, from any step.
+
+    `batch_size` is the most rows of a step over all workers. `share` says how workers part the rows:
+
+    - ``"batch"``: every worker takes its part of every step's rows, so that the steps of an epoch are the same rows
+      whatever the number of workers; each worker reads every unit (of one machine's disk or memory).
+    - ``"units"``: every worker reads only its own units and cuts them into as many steps as the others; for stores that
+      do not lie on one machine.
+
+    Every row is seen once an epoch in both. Steps before `start` are skipped without reading their rows.
+
+    >>> from braidwater.blocks.base import Block
+    >>> # see tests/test_mini_batches.py for a store; one in use: MiniBatches(store, RowForm(design), batch_size=128, seed=1)
+    """
+
+    def __init__(
+        self,
+        store: BlockStore,
+        form: RowForm,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        size: int = 1,
+        share: Share = "batch",
+        shuffle: bool = True,
+        window_rows: int = WINDOW_ROWS,
+        window_bytes: int = WINDOW_BYTES,
+    ) -> None:
+        if batch_size < 1:
+            raise OptionError("batch_size", batch_size, "at least 1")
+        if seed < 0:
+            raise OptionError("seed", seed, "a whole number that is not negative")
+        if share not in ("batch", "units"):
+            raise OptionError("share", share, "batch or units")
+        total = store.rows
+        if total == 0:
+            raise EmptyTableError("There are no rows to make mini-batches of.")
+        self.store = store
+        self.total_rows = total
+        self.form = form
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.size = size
+        self.share = share
+        self.shuffle = shuffle
+        self.window_rows = window_rows
+        self.window_bytes = window_bytes
+        self._memory = WindowMemory()
+        self._whole: Window | None = None  # a store of one window is turned to rows once, not once an epoch
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch, the same for every worker."""
+        return -(-self.total_rows // self.batch_size)
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows that this worker sees in an epoch."""
+        if self.share == "units":
+            return self._shares[self.rank]
+        return sum(end - begin for begin, end in map(self._cut, range(self.steps)))
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[MiniBatch]:
+        """The mini-batches of epoch `number` from step `start` on. The arrays are the caller's to keep."""
+        windows = _Windows(self, number)
+        try:
+            for step in range(start, self.steps):
+                begin, end = self._cut(step)
+                rows = end - begin
+                if rows == 0:
+                    begin = min(begin, windows.rows - 1)
+                    end = begin + 1
+                pieces = windows.pieces(begin, end)
+                picked = [window.pick(index) for window, index in pieces]
+                whole = picked[0] if len(picked) == 1 else _joined(picked)
+                yield MiniBatch(
+                    step, rows, self._global_rows(step), whole.features, whole.labels, whole.weights, pieces
+                )
+        finally:
+            windows.close()
+
+    def _cut(self, step: int) -> tuple[int, int]:
+        """Where this worker's rows of a step begin and end in its sequence."""
+        if self.share == "units":
+            rows = self._shares[self.rank]
+            return step * rows // self.steps, (step + 1) * rows // self.steps
+        rows = self.total_rows
+        begin, end = step * rows // self.steps, (step + 1) * rows // self.steps
+        return begin + (end - begin) * self.rank // self.size, begin + (end - begin) * (self.rank + 1) // self.size
+
+    def _global_rows(self, step: int) -> int:
+        if self.share == "units":
+            return sum((step + 1) * rows // self.steps - step * rows // self.steps for rows in self._shares)
+        rows = self.total_rows
+        return (step + 1) * rows // self.steps - step * rows // self.steps
+
+    @cached_property
+    def _dealt(self) -> list[list[Unit]]:
+        """The units of each worker: the largest first, each to the worker with the fewest rows so far."""
+        hands: list[list[Unit]] = [[] for _ in range(self.size)]
+        loads = [0] * self.size
+        for unit in sorted(self.store.units, key=lambda unit: (-unit.rows, unit.number)):
+            least = loads.index(min(loads))
+            hands[least].append(unit)
+            loads[least] += unit.rows
+        return [sorted(hand, key=lambda unit: unit.number) for hand in hands]
+
+    @cached_property
+    def _shares(self) -> list[int]:
+        return [sum(unit.rows for unit in hand) for hand in self._dealt]
+
+    def _own_units(self) -> list[Unit]:
+        if self.share == "batch":
+            return list(self.store.units)
+        # a worker without a unit still needs one row that does not count
+        return self._dealt[self.rank] or [self.store.units[0]]
+
+    def _random(self, epoch: int, window: int) -> np.random.Generator:
+        stream = self.rank + 1 if self.share == "units" else 0
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch, stream, window])))
+
+    def _spans(self, epoch: int) -> list[_Span]:
+        """The windows of an epoch in their order."""
+        units = self._own_units()
+        if self.shuffle:
+            units = [units[place] for place in self._random(epoch, 0).permutation(len(units))]
+        feature_bytes = self.form.feature_bytes(self.store)
+        # features that outgrow the blocks by far stay blocks (see Window), so the smaller of both is what a row holds
+        row_bytes = max(min(feature_bytes, self.store.schema.row_bytes), 1)
+        spans: list[_Span] = []
+        held: list[Unit] = []
+        begin = rows = 0
+        for unit in units:
+            if held and (rows >= self.window_rows or (rows + unit.rows) * row_bytes > self.window_bytes):
+                spans.append(_Span(len(spans), begin, begin + rows, tuple(held)))
+                begin, rows, held = begin + rows, 0, []
+            held.append(unit)
+            rows += unit.rows
+        spans.append(_Span(len(spans), begin, begin + rows, tuple(held)))
+        return spans
+
+    def _window(self, epoch: int, span: _Span) -> tuple[Window, Array | None]:
+        """A window and the order of its rows (None: as they lie)."""
+        if len(span.units) == len(self._own_units()):
+            if self._whole is None:
+                self._whole = Window(self.store, self._own_units(), self.form, self.window_bytes)
+            window = self._whole
+        else:
+            window = Window(self.store, span.units, self.form, self.window_bytes, self._memory)
+        return window, self._random(epoch, span.number + 1).permutation(span.end - span.begin) if self.shuffle else None
+
+
+class _Windows:
+    """The windows of one epoch: those that steps need now, and the next one being read on a thread."""
+
+    def __init__(self, batches: MiniBatches, epoch: int) -> None:
+        self._batches = batches
+        self._epoch = epoch
+        self._spans = deque(batches._spans(epoch))
+        self.rows = self._spans[-1].end
+        self._reader = ThreadPoolExecutor(1, "braidwater-window") if len(self._spans) > 1 else None
+        self._held: deque[tuple[_Span, Window, Array | None]] = deque()
+        self._coming: tuple[_Span, Future[tuple[Window, Array | None]]] | None = None
+
+    def pieces(self, begin: int, end: int) -> tuple[tuple[Window, Array], ...]:
+        """For positions that only ever grow: the windows they lie in, and the rows within each."""
+        while self._held and self._held[0][0].end <= begin:
+            self._release(self._held.popleft()[1])
+        while not self._held or self._held[-1][0].end < end:
+            self._take_next(begin)
+        found = []
+        for span, window, order in self._held:
+            low, high = max(begin, span.begin) - span.begin, min(end, span.end) - span.begin
+            found.append((window, np.arange(low, high) if order is None else order[low:high]))
+        return tuple(found)
+
+    def _take_next(self, begin: int) -> None:
+        if self._coming is not None:
+            span, future = self._coming
+            self._coming = None
+            ready = future.result()
+        else:
+            while self._spans[0].end <= begin:
+                self._spans.popleft()  # steps that are skipped are not read
+            span = self._spans.popleft()
+            ready = self._batches._window(self._epoch, span)
+        self._held.append((span, *ready))
+        if self._spans and self._reader is not None:
+            following = self._spans.popleft()
+            self._coming = following, self._reader.submit(self._batches._window, self._epoch, following)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.shutdown(wait=True, cancel_futures=True)
+        for _, window, _ in self._held:
+            self._release(window)
+
+    def _release(self, window: Window) -> None:
+        if window is not self._batches._whole:
+            window.release(self._batches._memory)
+
+
+def _joined(parts: list[Rows]) -> Rows:
+    def join(arrays: list[Array | None]) -> Array | None:
+        present = [array for array in arrays if array is not None]
+        return np.concatenate(present) if present else None
+
+    features = np.concatenate([part.features for part in parts])
+    return Rows(features, join([part.labels for part in parts]), join([part.weights for part in parts]))

@@ -1,0 +1,210 @@
+"""Windows: the rows of a few units in memory, ready to be picked in any order.
+
+Column-major units are turned to rows once a window. A row of a mini-batch is then one short copy: turning every mini-batch
+by itself costs 3 to 8 times more, because its rows lie scattered over the columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import local
+from typing import Any, Protocol
+
+import numpy as np
+
+from braidwater.blocks.base import Array, Block, allocate
+from braidwater.blocks.store import BlockStore, Unit
+
+TILE_ROWS = 16_384  # rows that are turned at a time: their columns stay in the second-level cache
+
+Transpose = Callable[[Array, Array], None]
+
+
+class RowDesign(Protocol):
+    """What is needed of a `Design`: the features of picked rows as ``(width, rows)``, and which columns play which role."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def label(self) -> str | None: ...
+    @property
+    def weight(self) -> str | None: ...
+    def dense(self, block: Block, rows: Any = None, *, dtype: Any = ..., out: Array | None = None) -> Array: ...
+
+
+@dataclass(frozen=True)
+class RowForm:
+    """What a row looks like in a mini-batch.
+
+    Features are ``(width,)`` of `dtype`, from `design`; or, where `image` names a stored column, that column as it is
+    stored, shape and type. `transpose(source, target)` copies ``(width, rows)`` into ``(rows, width)``.
+    """
+
+    design: RowDesign
+    image: str | None = None
+    dtype: str = "float32"
+    transpose: Transpose | None = None
+
+    def feature_bytes(self, store: BlockStore) -> int:
+        """Bytes of the features of a row."""
+        if self.image is None:
+            return self.design.width * int(np.dtype(self.dtype).itemsize)
+        return next(column.row_bytes for column in store.schema.columns if column.name == self.image)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Picked rows: features row-major, labels and weights as they are stored (None where there are none)."""
+
+    features: Array
+    labels: Array | None
+    weights: Array | None
+
+
+class WindowMemory:
+    """Memory for windows, used again and again: two windows are in use at a time."""
+
+    def __init__(self) -> None:
+        self._free: list[Array] = []
+        self._own = local()  # each thread that reads has a buffer and a scratch of its own
+
+    def take(self, size: int) -> Array:
+        """At least `size` bytes (uint8)."""
+        for place, held in enumerate(self._free):
+            if len(held) >= size:
+                return self._free.pop(place)
+        return allocate(size)
+
+    def give_back(self, held: Array) -> None:
+        self._free = [*self._free[-1:], held]  # the last two only: windows of one store hardly differ in size
+
+    def read_buffer(self, size: int) -> Array:
+        return self._lend("buffer", size)
+
+    def scratch(self, size: int) -> Array:
+        return self._lend("scratch", size)[:size]
+
+    def _lend(self, name: str, size: int) -> Array:
+        held: Array | None = getattr(self._own, name, None)
+        if held is None or len(held) < size:
+            held = allocate(size)
+            setattr(self._own, name, held)
+        return held
+
+
+class Window:
+    """The rows of `units`, read and turned to rows.
+
+    Where the features would take more than `limit` bytes (one-hot columns can be a hundred times wider than their codes),
+    the blocks are kept as they are and only the rows of a mini-batch are turned. Memory that is
+    asked for anew costs as much as filling it, so `memory` lends it and takes it back by `release`.
+    """
+
+    def __init__(
+        self, store: BlockStore, units: Sequence[Unit], form: RowForm, limit: int, memory: WindowMemory | None = None
+    ) -> None:
+        self.form = form
+        self.starts = np.cumsum([0, *(unit.rows for unit in units)])
+        self.numbers = np.array([unit.start for unit in units], np.int64)
+        rows = int(self.starts[-1])
+        self._held: Array | None = None
+        self.blocks: list[Block] = []
+        self.features: Array | None = None
+        self.labels: Array | None = None
+        self.weights: Array | None = None
+        if rows * form.feature_bytes(store) <= max(limit, 1):
+            self._fill(store, units, rows, memory or WindowMemory())
+        else:
+            self.blocks = [store.read(unit.number, allocate(store.buffer_bytes)) for unit in units]
+
+    def _fill(self, store: BlockStore, units: Sequence[Unit], rows: int, memory: WindowMemory) -> None:
+        buffer = memory.read_buffer(store.buffer_bytes)
+        size = rows * self.form.feature_bytes(store)
+        self._held = memory.take(size)
+        if self.form.image is None:
+            self.features = self._held[:size].view(self.form.dtype).reshape(rows, self.form.design.width)
+        else:
+            column = next(column for column in store.schema.columns if column.name == self.form.image)
+            self.features = self._held[:size].view(column.dtype).reshape(rows, *column.shape)
+        for unit, begin in zip(units, self.starts, strict=False):
+            block = store.read(unit.number, buffer)
+            span = slice(int(begin), int(begin) + block.rows)
+            self.features = (
+                _into(self.features, block, self.form.image, span, rows) if self.form.image else self.features
+            )
+            self.labels = _into(self.labels, block, self.form.design.label, span, rows)
+            self.weights = _into(self.weights, block, self.form.design.weight, span, rows)
+            if self.form.image is None:
+                self._turn(block, self.features[span], memory)
+            else:
+                self.features[span] = block[self.form.image]
+
+    def _turn(self, block: Block, target: Array, memory: WindowMemory) -> None:
+        design, dtype = self.form.design, self.form.dtype
+        scratch = memory.scratch(design.width * TILE_ROWS * np.dtype(dtype).itemsize).view(dtype).reshape(design.width, -1)
+        for rows in block.slices(TILE_ROWS):
+            tile = design.dense(block, rows, dtype=dtype, out=scratch)
+            if self.form.transpose is None:
+                target[rows] = tile.T
+            else:
+                self.form.transpose(tile, target[rows])
+
+    def pick(self, index: Array) -> Rows:
+        """The rows at `index` (numbers within the window), in that order, in memory of their own."""
+        if self.features is not None:
+            return Rows(
+                np.take(self.features, index, axis=0),
+                None if self.labels is None else np.take(self.labels, index, axis=0),
+                None if self.weights is None else np.take(self.weights, index, axis=0),
+            )
+        return self._pick_from_blocks(index)
+
+    def _pick_from_blocks(self, index: Array) -> Rows:
+        form = self.form
+        column = None if form.image is None else self.blocks[0][form.image]
+        shape, dtype = ((form.design.width,), form.dtype) if column is None else (column.shape[1:], column.dtype)
+        features = np.empty((len(index), *shape), dtype)
+        labels, weights = (
+            None if name is None else np.empty(len(index), self.blocks[0][name].dtype)
+            for name in (form.design.label, form.design.weight)
+        )
+        # sorted rows: neighbours in a column are fetched together, which is three times faster than hopping
+        order = np.argsort(index, kind="stable")
+        bounds = np.searchsorted(index[order], self.starts)
+        for number, block in enumerate(self.blocks):
+            places = order[bounds[number] : bounds[number + 1]]
+            if len(places):
+                rows = index[places] - self.starts[number]
+                picked = (
+                    form.design.dense(block, rows, dtype=dtype).T if form.image is None else block[form.image][rows]
+                )
+                features[places] = picked
+                for target, name in ((labels, form.design.label), (weights, form.design.weight)):
+                    if target is not None and name is not None:
+                        target[places] = block[name][rows]
+        return Rows(features, labels, weights)
+
+    def release(self, memory: WindowMemory) -> None:
+        """Give back the memory of the rows. Only `row_numbers` may be asked for afterwards."""
+        if self._held is not None:
+            memory.give_back(self._held)
+        self._held = self.features = self.labels = self.weights = None
+        self.blocks = []
+
+    def row_numbers(self, index: Array) -> Array:
+        """The numbers that rows of the window have among all rows of the store."""
+        unit = np.searchsorted(self.starts, index, "right") - 1
+        numbers: Array = self.numbers[unit] + index - self.starts[unit]
+        return numbers
+
+
+def _into(target: Array | None, block: Block, name: str | None, span: slice, rows: int) -> Array | None:
+    """Copy the column `name` into its place in the window."""
+    if name is None:
+        return None
+    column = block[name]
+    if target is None:
+        target = np.empty((rows, *column.shape[1:]), column.dtype)
+    target[span] = column
+    return target

@@ -1,0 +1,11 @@
+"""Engines: places where work runs over a table that lies there."""
+
+from braidwater.engines.base import Capabilities, Engine, Member, Outcome, Task
+from braidwater.engines.local import LocalEngine
+
+__all__ = ["Capabilities", "Engine", "LocalEngine", "Member", "Outcome", "Task", "default_engine"]
+
+
+def default_engine() -> Engine:
+    """The engine that is used where none is named: this machine."""
+    return LocalEngine()

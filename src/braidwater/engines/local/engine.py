@@ -1,0 +1,197 @@
+"""The local engine: every core of this machine, over any table that can be streamed to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from braidwater.aggregates.base import Aggregate
+from braidwater.blocks.source import BlockSource
+from braidwater.blocks.store import BlockStore
+from braidwater.engines.base import Capabilities, Engine, Member, Outcome, Task
+from braidwater.engines.local.feed import Piece, StoreFeed, TableFeed, blamed
+from braidwater.engines.local.fold import OrderedFold
+from braidwater.engines.local.processes import run_tasks
+from braidwater.engines.local.threads import map_in_order, run_threads
+from braidwater.errors import OptionError
+from braidwater.events import BlockDone, PassFinished, PassStarted, RowsDropped, emit
+from braidwater.options import current_options
+from braidwater.tables.base import Table
+from braidwater.tables.computed import ComputedTable
+
+Result = TypeVar("Result")
+
+
+class LocalEngine(Engine):
+    """This machine. Threads fold blocks (the kernels let go of the interpreter's lock), processes run gangs and tasks.
+
+    `workers` is the number of either; by default the `workers` option. Partial states of an exact aggregate are merged in
+    the order of the blocks, so results do not depend on the number of workers, not even by rounding.
+    """
+
+    name = "local"
+    capabilities = Capabilities()
+
+    def __init__(self, workers: int | None = None) -> None:
+        if workers is not None and workers < 1:
+            raise OptionError("workers", workers, "at least 1")
+        self._workers = workers
+
+    @property
+    def workers(self) -> int:
+        return self._workers or current_options().workers
+
+    def aggregate(self, source: BlockSource, aggregate: Aggregate[Any, Result]) -> Result:
+        if not aggregate.exact and source.store is None and source.encoder is not None and self.workers > 1:
+            self.materialise(source)  # a worker's share of the blocks is only known once they have been cut
+        source.passes_done += 1
+        number = source.passes_done
+        origin = self._origin(source)
+        rows = source.store.rows if source.store is not None else source.table.statistics([]).rows
+        emit(PassStarted(number=number, what=aggregate.what, rows=rows, origin=origin))
+        started, cpu = time.perf_counter(), time.process_time()
+        if source.store is not None:
+            state, seen, size = self._over_store(source.store, aggregate)
+        else:
+            state, seen, size = self._over_table(source, aggregate)
+        emit(
+            PassFinished(
+                number=number,
+                what=aggregate.what,
+                rows=seen,
+                seconds=time.perf_counter() - started,
+                cpu_seconds=time.process_time() - cpu,
+                bytes_read=size,
+            )
+        )
+        return aggregate.final(state)
+
+    def materialise(self, source: BlockSource) -> BlockStore:
+        """The blocks of `source` as a store, made in a pass of its own where there is none yet."""
+        if source.store is None:
+            if source.cache == "none":
+                source.cache = "memory" if source.expected_bytes <= current_options().memory // 4 else "disk"
+            self.aggregate(source, _Nothing())
+        if source.store is None:
+            raise ValueError("a source without an encoder has no store")
+        return source.store
+
+    def map_blocks(
+        self, table: Table, function: Callable[[pa.RecordBatch], pa.RecordBatch], schema: pa.Schema, *, name: str
+    ) -> Table:
+        workers = self.workers
+        return ComputedTable(
+            table, function, schema, name=name, streams=lambda batches, f: map_in_order(batches, f, workers)
+        )
+
+    def gang(
+        self,
+        member: Callable[[Member], Result],
+        workers: int,
+        *,
+        source: BlockSource | None = None,
+        max_restarts: int = 0,
+    ) -> list[Result]:
+        from braidwater.engines.local.gang import run_gang  # needs torch
+
+        if source is not None and source.store is None:
+            source.cache = "disk"  # the members are processes of their own
+            self.materialise(source)
+        results: list[Result] = run_gang(member, workers, source=source, max_restarts=max_restarts)
+        return results
+
+    def tasks(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        return run_tasks(tasks, self.workers)
+
+    def _origin(self, source: BlockSource) -> str:
+        if source.store is not None:
+            return source.store.kind
+        return "table" if source.cache == "none" else "table+write"
+
+    def _over_store(self, store: BlockStore, aggregate: Aggregate[Any, Any]) -> tuple[Any, int, int]:
+        workers = min(self.workers, max(len(store.units), 1))
+        if aggregate.exact:
+            return self._fold_exact(StoreFeed(store), aggregate, workers)
+        return self._fold_shares(store, aggregate, workers)
+
+    def _over_table(self, source: BlockSource, aggregate: Aggregate[Any, Any]) -> tuple[Any, int, int]:
+        with TableFeed(source) as feed:  # leaving it by an error leaves no file behind
+            workers = self.workers if aggregate.exact else 1
+            outcome = self._fold_exact(feed, aggregate, workers)
+            source.check_unchanged()
+            feed.finish()
+        if source.rows_dropped:
+            emit(RowsDropped(rows=source.rows_dropped, reason="NULLs, by the policy 'drop'"))
+        return outcome
+
+    def _fold_exact(
+        self, feed: TableFeed | StoreFeed, aggregate: Aggregate[Any, Any], workers: int
+    ) -> tuple[Any, int, int]:
+        """Every block into a state of its own, merged in the order of the blocks."""
+        fold = OrderedFold(aggregate)
+
+        def work(worker: int) -> Iterator[Piece]:
+            for piece in feed.pieces(worker):
+                if piece.block is not None:
+                    with blamed(piece):
+                        piece.state = aggregate.transition(aggregate.initialize(), piece.block)
+                yield piece.done()
+
+        rows = size = 0
+        for piece in run_threads(work, workers):
+            fold.add(piece)
+            _announce(piece)
+            rows += piece.rows
+            size += piece.bytes
+        return fold.state, rows, size
+
+    def _fold_shares(self, store: BlockStore, aggregate: Aggregate[Any, Any], workers: int) -> tuple[Any, int, int]:
+        """Each worker folds a contiguous share of the blocks into one state; the states are merged in order of worker."""
+        states: dict[int, Any] = {}
+
+        def work(worker: int) -> Iterator[Piece]:
+            state = aggregate.initialize()
+            for piece in StoreFeed(store, share=(worker, workers)).pieces(worker):
+                if piece.block is not None:
+                    with blamed(piece):
+                        state = aggregate.transition(state, piece.block)
+                yield piece.done()
+            states[worker] = state
+
+        rows = size = 0
+        for piece in run_threads(work, workers):
+            _announce(piece)
+            rows += piece.rows
+            size += piece.bytes
+        merged = states[0]
+        for worker in range(1, workers):
+            merged = aggregate.merge(merged, states[worker])
+        return merged, rows, size
+
+
+def _announce(piece: Piece) -> None:
+    if piece.rows:
+        emit(
+            BlockDone(worker=piece.worker, rows=piece.rows, start=piece.start, seconds=piece.seconds, bytes=piece.bytes)
+        )
+
+
+class _Nothing(Aggregate[None, None]):
+    """A pass that only makes the blocks."""
+
+    what = "write blocks"
+
+    def initialize(self) -> None:
+        return None
+
+    def transition(self, state: None, block: Any) -> None:
+        return None
+
+    def merge(self, state: None, other: None) -> None:
+        return None
+
+    def final(self, state: None) -> None:
+        return None

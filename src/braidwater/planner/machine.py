@@ -1,0 +1,153 @@
+"""What the planner knows of the machine: measured once, kept beside the block caches, found again by what the machine is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from braidwater.options import current_options
+
+VERSION = 1  # raised when a constant changes its meaning: what older versions stored is then measured anew
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The constants of the cost formulas. Rates are for one core and in units a second, unless the name says otherwise.
+
+    `memory_rate` is bytes read from memory by one core, `memory_rate_all` by all at once. `gemm_float32`, `gemm_float64`
+    are floating point operations of a matrix product, `torch_float32` those of torch. `fused_flops` are operations of the
+    fused kernels, which are limited by arithmetic; `blas_bytes` and `torch_bytes` are block bytes that pass through the
+    temporaries of the numpy and torch forms. `decode_*` and `encode` are bytes of decoded columns, `copy` bytes of a block
+    fetched from the system's file cache, `disk_*` bytes of the device, for all cores together. `collective_latency`
+    (seconds) and `collective_byte` (seconds a byte) are of an all-reduce between two processes here; `contention` is how
+    much longer a step takes when every core trains; `start` seconds to start a gang, `compile` to load the fused kernels.
+    """
+
+    name: str = "reference"
+    cores: int = 2
+    memory_bytes: int = 23_000_000_000
+    memory_rate: float = 30e9
+    memory_rate_all: float = 42e9
+    gemm_float32: float = 115e9
+    gemm_float64: float = 57e9
+    torch_float32: float = 95e9
+    fused_flops: float = 12.8e9
+    blas_bytes: float = 9e9
+    torch_bytes: float = 12e9
+    decode_parquet: float = 2.4e9
+    decode_duckdb: float = 1.4e9
+    decode_arrow: float = 12e9
+    decode_csv: float = 0.1e9
+    encode: float = 3e9
+    disk_read: float = 1.0e9
+    disk_write: float = 1.8e9
+    copy: float = 25e9
+    collective_latency: float = 0.6e-3
+    collective_byte: float = 0.7e-9
+    contention: float = 1.25
+    start: float = 3.0
+    compile: float = 0.4
+    measured: str = ""  # the day of the calibration; empty for constants that were never measured here
+
+    def gemm(self, dtype: str = "float64") -> float:
+        return self.gemm_float32 if dtype == "float32" else self.gemm_float64
+
+    def decode(self, reader: str) -> float:
+        """Decoded bytes a second and core, for a reader of `READERS`."""
+        rate: float = getattr(self, f"decode_{reader}")
+        return rate
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(document: dict[str, Any]) -> Machine:
+        known = {field.name for field in fields(Machine)}
+        return Machine(**{name: value for name, value in document.items() if name in known})
+
+
+READERS = ("parquet", "duckdb", "arrow", "csv")
+
+REFERENCE = Machine()
+"""Two Zen 5 cores, 23 GB of memory and a virtual disk: what plans are made with until a machine is calibrated."""
+
+
+def machine() -> Machine:
+    """The constants of this machine: those stored, else measured now (about two seconds) and stored."""
+    found = stored_machine()
+    if found is None:
+        from braidwater.planner.calibrate import calibrate
+
+        found = calibrate()
+    return found
+
+
+def stored_machine() -> Machine | None:
+    """The constants of this machine when they were measured before, by any session of this user."""
+    return _read(machine_path())
+
+
+def store_machine(constants: Machine) -> None:
+    """Keep the constants for later sessions. Where the folder cannot be written, this session keeps them."""
+    path = machine_path()
+    temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.new")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(constants.to_json(), indent=1))
+        os.replace(temporary, path)
+    _read.cache_clear()
+    if _read(path) is None:
+        _unstored[path] = constants
+        _read.cache_clear()
+
+
+def machine_path() -> Path:
+    """Where the constants lie: the name holds what would make them wrong (processor, cores, memory, version)."""
+    identity = f"{VERSION}|{processor()}|{current_options().workers}|{memory_bytes() >> 28}"
+    return current_options().cache_directory / f"machine-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.json"
+
+
+def memory_bytes() -> int:
+    """Memory of the machine, or of the container where that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total
+
+
+def available_memory() -> int:
+    """Memory that can be had now without pushing anything out; all of it where the system does not say."""
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return min(int(line.split()[1]) * 1024, memory_bytes())
+    return memory_bytes()
+
+
+@lru_cache(maxsize=1)
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+_unstored: dict[Path, Machine] = {}
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path) -> Machine | None:
+    try:
+        return Machine.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):  # none yet, or damaged: it is measured anew
+        return _unstored.get(path)

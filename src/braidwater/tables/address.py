@@ -1,0 +1,143 @@
+"""From what a user has (a path, a URL, a connection, a data frame) to a table."""
+
+from __future__ import annotations
+
+import re
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from braidwater.errors import TableError, TableNotFoundError
+from braidwater.tables.arrow import ArrowFileTable, ArrowTable
+from braidwater.tables.base import Table
+from braidwater.tables.duckdb import DuckDBTable, database_table, files_table
+from braidwater.tables.parquet import ParquetTable
+
+PARQUET = (".parquet", ".pq")
+ARROW = (".arrow", ".feather", ".ipc")
+CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zst")
+JSON = (".ndjson", ".jsonl", ".json")
+DATABASE = (".duckdb", ".ddb", ".db")
+_LATER = {"postgresql": "PostgreSQL", "postgres": "PostgreSQL", "spark": "Spark"}
+
+
+def table(place: Any, query: str | None = None, *, name: str | None = None) -> Table:
+    """The table that lies at `place`.
+
+    `place` is one of
+
+    - a path of a Parquet, CSV, Arrow (Feather) or JSON-lines file, a glob, or a directory of such files;
+    - ``FILE.duckdb::TABLE`` or ``FILE.duckdb::SELECT ...``, also written ``duckdb:///FILE.duckdb::...``;
+    - a DuckDB connection, with the table name or SELECT as `query`;
+    - an Ibis expression over a DuckDB connection (compiled, and run by us);
+    - a pyarrow, pandas or polars data frame, or anything that speaks the Arrow stream protocol.
+
+    Nothing but metadata is read. `name` is what messages and plans call the table.
+
+    >>> print(table(pa.table({"x": [1, 2], "y": [0.5, 1.5]}), name="points"))
+    <table points: x int64, y double>
+    """
+    if isinstance(place, Table):
+        return place
+    if isinstance(place, (str, Path)):
+        return _from_address(str(place), query, name)
+    root = type(place).__module__.split(".")[0]
+    if root in ("duckdb", "_duckdb"):
+        return _from_duckdb(place, query, name)
+    if query is not None:
+        raise TableError(f"A query goes with a database connection or file, and not with a {type(place).__name__}.")
+    if root == "ibis":
+        return _from_ibis(place, name)
+    return ArrowTable(_to_arrow(place, root), name=name or "data")
+
+
+def _from_address(address: str, query: str | None, name: str | None) -> Table:
+    scheme = re.match(r"([a-z]+)://(?:/(?=/))?", address)
+    if scheme and scheme[1] in _LATER:
+        raise TableError(f"{_LATER[scheme[1]]} tables are not supported yet; export the table to Parquet and use that.")
+    if scheme and scheme[1] not in ("duckdb", "file"):
+        raise TableError(f"Address {address!r} begins with {scheme[1]}://; supported are file:// and duckdb://.")
+    path, separator, inner = address[scheme.end() if scheme else 0 :].partition("::")
+    if separator or query is not None or path.lower().endswith(DATABASE):
+        return database_table(path, inner or query or "", name=name)
+    return _from_files(path, name)
+
+
+def _from_files(path: str, name: str | None) -> Table:
+    files, hive = _find(path)
+    endings = {ending for file in files for ending in [_ending(file)]}
+    if len(endings) != 1:
+        raise TableError(
+            f"{path!r} holds files of several kinds ({', '.join(sorted(endings))}); give a glob of one kind."
+        )
+    ending = endings.pop()
+    name = name or Path(path).name
+    if ending in PARQUET:
+        return files_table("read_parquet", files, name=name, hive=True) if hive else ParquetTable(files, name=name)
+    if ending in ARROW:
+        return ArrowFileTable(files, name=name)
+    if ending in CSV:
+        return files_table("read_csv", files, name=name)
+    if ending in JSON:
+        return files_table("read_json", files, name=name)
+    known = ", ".join((*PARQUET, *ARROW, *CSV, *JSON, *DATABASE))
+    raise TableError(f"{files[0]!r} has the unknown ending {ending!r}; known are {known}.")
+
+
+def _find(path: str) -> tuple[list[str], bool]:
+    """The files at `path`, sorted, and whether folders are named ``key=value`` as Hive and Spark write them."""
+    if has_magic(path):
+        files = sorted(file for file in glob(path, recursive=True) if Path(file).is_file())
+    elif Path(path).is_dir():
+        known = (*PARQUET, *ARROW, *CSV, *JSON)
+        files = sorted(str(f) for f in Path(path).rglob("*") if f.is_file() and _ending(str(f)) in known)
+    else:
+        files = [path] if Path(path).is_file() else []
+    if not files:
+        raise TableNotFoundError(f"There is no table at {path!r}: no such file, glob or directory with known files.")
+    return files, any("=" in part for file in files for part in Path(file).parent.parts)
+
+
+def _ending(file: str) -> str:
+    lower = file.lower()
+    compound = [ending for ending in CSV if lower.endswith(ending)]
+    return max(compound, key=len) if compound else Path(lower).suffix
+
+
+def _from_duckdb(place: Any, query: str | None, name: str | None) -> Table:
+    if not hasattr(place, "cursor"):  # a relation: it knows its own query, but not its connection
+        return ArrowTable(place.to_arrow_table(), name=name or "relation")
+    if query is None:
+        raise TableError("A connection needs the name of a table or a SELECT: table(connection, 'flights').")
+    return DuckDBTable(place.cursor, query, name=name or query)
+
+
+def _from_ibis(expression: Any, name: str | None) -> Table:
+    import ibis
+
+    backend = expression._find_backend(use_default=True)
+    if backend.name != "duckdb":
+        raise TableError(f"Ibis expressions over {backend.name} are not supported yet; use one over DuckDB.")
+    return DuckDBTable(backend.con.cursor, str(ibis.to_sql(expression, dialect="duckdb")), name=name or "expression")
+
+
+def _to_arrow(place: Any, root: str) -> pa.Table:
+    if isinstance(place, pa.Table):
+        return place
+    if isinstance(place, pa.RecordBatch):
+        return pa.Table.from_batches([place])
+    if root == "pandas" and hasattr(place, "columns"):
+        place = place.set_axis([str(column) for column in place.columns], axis=1)
+        return pa.Table.from_pandas(place, preserve_index=False)
+    if root == "polars" and hasattr(place, "collect"):
+        raise TableError(
+            "A polars LazyFrame is read again in every pass: collect() it, or give the file that it scans."
+        )
+    if hasattr(place, "__arrow_c_stream__"):
+        return pa.table(place)
+    raise TableError(
+        f"A {type(place).__name__} is no table. Give a path, an address such as flights.duckdb::flights, "
+        "a DuckDB connection and a query, or a pyarrow, pandas or polars data frame."
+    )
