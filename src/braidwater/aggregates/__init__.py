@@ -4,6 +4,8 @@ from braidwater.aggregates.base import Aggregate, Iteration
 from braidwater.aggregates.class_counts import ClassCount, ClassCounts
 from braidwater.aggregates.count import Count
 from braidwater.aggregates.gram import Gram, GramResult
+from braidwater.aggregates.logistic_gradient import LogisticGradient, LossResult
+from braidwater.aggregates.logistic_hessian import HessianResult, LogisticHessian
 from braidwater.aggregates.moments import Moments, MomentsResult
 
 __all__ = [
@@ -13,7 +15,11 @@ __all__ = [
     "Count",
     "Gram",
     "GramResult",
+    "HessianResult",
     "Iteration",
+    "LogisticGradient",
+    "LogisticHessian",
+    "LossResult",
     "Moments",
     "MomentsResult",
 ]

@@ -144,7 +144,12 @@ class Moments(Aggregate[MomentsState, MomentsResult]):
         )
 
 
+def is_constant(mean: Array, variance: Array) -> Array:
+    """Which columns have no spread but what rounding makes of their mean."""
+    constant: Array = variance <= (1e-14 * np.abs(mean)) ** 2
+    return constant
+
+
 def scale_of(mean: Array, variance: Array) -> Array:
-    """Standard deviations from variances; 1 where a column is constant but for rounding."""
-    constant = variance <= (1e-14 * np.abs(mean)) ** 2
-    return np.where(constant, 1.0, np.sqrt(np.maximum(variance, 0)))
+    """Standard deviations from variances; 1 for constant columns."""
+    return np.where(is_constant(mean, variance), 1.0, np.sqrt(np.maximum(variance, 0)))

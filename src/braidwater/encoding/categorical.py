@@ -81,7 +81,7 @@ class Categorical(ColumnEncoder):
 @FITTED.add
 @dataclass(frozen=True)
 class FittedCategorical(FittedColumn):
-            raise ColumnTypeError(f"Column {facts.name!r} has no value but NULL, so no category. Exclude it.")
+    """`Categorical`, fitted. Codes follow the order of `values`, then ``other``, then ``NULL``; one more is for ignored ones."""
 
     values: tuple[Any, ...] = ()
     other: bool = False

@@ -9,17 +9,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from braidwater.blocks.base import UNIT_BYTES, allocate
+from braidwater.aggregates.logistic_gradient import LogisticGradient
+from braidwater.blocks.base import UNIT_BYTES, Block, allocate
+from braidwater.encoding.design import Design, NumberTerm
+from braidwater.kernels.choice import KernelName
 from braidwater.options import current_options
-from braidwater.planner.machine import REFERENCE, Machine, memory_bytes, processor, store_machine
+from braidwater.planner.constants import REFERENCE, Machine, memory_bytes, processor, store_machine
 
 Collectives = Callable[[], dict[str, float]]
 
@@ -35,9 +39,9 @@ def calibrate(*, collectives: bool | Collectives = False, store: bool = True) ->
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # the rates are those of one core: the engines run one BLAS thread in each worker
-        found: dict[str, Any] = {**_memory(), **_products(), **_decoding(), **_disk(), **_fused()}
+        found: dict[str, Any] = {**_memory(), **_products(), **_decoding(), **_disk()}
+        found |= _kernels(found["gemm_float32"])
     speed = found["gemm_float32"] / REFERENCE.gemm_float32
-    found.setdefault("fused_flops", REFERENCE.fused_flops * speed)
     found["torch_float32"] = REFERENCE.torch_float32 * speed
     found["torch_bytes"] = found["blas_bytes"] * REFERENCE.torch_bytes / REFERENCE.blas_bytes
     if collectives is True:
@@ -84,38 +88,58 @@ def _memory() -> dict[str, float]:
 
 
 def _products() -> dict[str, float]:
-    """Matrix products, and what the numpy form of a gradient costs a byte beside its arithmetic."""
     found: dict[str, float] = {}
     size = 512
     for name in ("float32", "float64"):
         a = np.ones((size, size), name)
         out = np.empty_like(a)
-        found[f"gemm_{name}"] = 2 * size**3 / best_of(lambda a=a, out=out: np.matmul(a, a, out=out))  # type: ignore[misc]
-    block = np.ones((30, 16_384), np.float32)
-    weights = np.full(30, 0.01, np.float32)
-    seconds = best_of(lambda: _gradient(block, weights))
-    arithmetic = 4 * block.size / found["gemm_float32"]
-    found["blas_bytes"] = block.nbytes / max(seconds - arithmetic, 0.2 * seconds)
+        found[f"gemm_{name}"] = 2 * size**3 / best_of(partial(np.matmul, a, a, out=out))
     return found
 
 
-def _gradient(block: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
-    """The gradient of the log-loss in numpy: the pattern of every pass that is made of skinny products."""
-    predictor = weights @ block
-    residual = 1 / (1 + np.exp(-predictor)) - 0.5
-    np.log1p(np.exp(-np.abs(predictor))).sum()
-    return np.asarray(block @ residual)
+def _kernels(gemm: float) -> dict[str, float]:
+    """The gradient of the log-loss of 30 float32 columns in its two forms: what a pass costs beside matrix products."""
+    block, design = _probe()
+    point = np.full((1, 1, design.width + 1), 0.01)
+    seconds: dict[str, float] = {}
+    for kernel in get_args(KernelName):
+        aggregate = LogisticGradient(design, point, kernel=kernel)
+        state = aggregate.initialize()
+        started = time.perf_counter()
+        aggregate.transition(state, block)  # the first call imports numba and loads or compiles the kernel
+        seconds[f"{kernel}_first"] = time.perf_counter() - started
+        seconds[kernel] = best_of(partial(aggregate.transition, state, block))
+    flops = 4 * design.width * block.rows
+    return {
+        "blas_bytes": block.bytes / max(seconds["blas"] - flops / gemm, 0.2 * seconds["blas"]),
+        "fused_flops": flops / seconds["fused"],
+        "compile": min(seconds["fused_first"], 3.0),
+    }
+
+
+def _probe() -> tuple[Block, Design]:
+    names = tuple(f"x{j}" for j in range(30))
+    random = np.random.default_rng(0)
+    rows = 49_152
+    arrays: dict[str, NDArray[Any]] = {name: random.standard_normal(rows).astype(np.float32) for name in names}
+    arrays["y"] = random.integers(0, 2, rows).astype(np.uint8)
+    design = Design((NumberTerm(names, 0),), names, label="y")
+    return Block.from_arrays(arrays), design
 
 
 def _decoding() -> dict[str, float]:
-    rows, columns = 200_000, 8
+    """Decoded bytes a second of a Parquet file's own reader and of DuckDB's, and of checking and copying into a block."""
+    import duckdb
+
+    rows, columns = 400_000, 8
     random = np.random.default_rng(0)
     data = pa.table({f"x{j}": random.standard_normal(rows).astype(np.float32) for j in range(columns)})
     with tempfile.TemporaryDirectory(prefix="braidwater-") as folder:
         path = f"{folder}/probe.parquet"
         pq.write_table(data, path, compression="snappy", row_group_size=100_000)
         parquet = data.nbytes / best_of(lambda: _read_parquet(path))
-        duckdb = data.nbytes / best_of(lambda: _read_duckdb(path))
+        with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+            database = data.nbytes / best_of(lambda: _read_duckdb(connection, path))
     target = allocate(data.nbytes).view(np.float32).reshape(columns, rows)
 
     def encode() -> None:
@@ -123,7 +147,7 @@ def _decoding() -> dict[str, float]:
             values = column.chunk(0).to_numpy(zero_copy_only=False)
             target[j] = np.where(np.isfinite(values), values, 0)  # the check that every encoder makes
 
-    return {"decode_parquet": parquet, "decode_duckdb": duckdb, "encode": data.nbytes / best_of(encode)}
+    return {"decode_parquet": parquet, "decode_duckdb": database, "encode": data.nbytes / best_of(encode)}
 
 
 def _read_parquet(path: str) -> None:
@@ -131,17 +155,11 @@ def _read_parquet(path: str) -> None:
         pass
 
 
-def _read_duckdb(path: str) -> None:
-    import duckdb
-
-    connection = duckdb.connect(":memory:", config={"threads": 1})
-    try:
-        reader = connection.sql(f"SELECT * FROM read_parquet('{path}')").to_arrow_reader(65_536)
-        for _ in reader:
-            pass
-        reader.close()
-    finally:
-        connection.close()
+def _read_duckdb(connection: Any, path: str) -> None:
+    reader = connection.sql(f"SELECT * FROM read_parquet('{path}')").to_arrow_reader(65_536)
+    for _ in reader:
+        pass
+    reader.close()
 
 
 def _disk() -> dict[str, float]:
@@ -150,17 +168,18 @@ def _disk() -> dict[str, float]:
     size, unit = 4 * UNIT_BYTES, UNIT_BYTES
     buffer = allocate(unit)
     buffer[:] = 1
+    view: Any = memoryview(buffer)  # type: ignore[arg-type]
     path = folder / f"probe-{os.getpid()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
         with open(path, "wb", buffering=0) as handle:
             for _ in range(size // unit):
-                handle.write(buffer)
+                handle.write(view)
             written = time.perf_counter() - started
             os.fsync(handle.fileno())
-        warm = best_of(lambda: _read_file(path, buffer, direct=False), 0.05)
-        cold = best_of(lambda: _read_file(path, buffer, direct=True), 0.0, least=1)
+        warm = best_of(lambda: _read_file(path, view, direct=False), 0.05)
+        cold = best_of(lambda: _read_file(path, view, direct=True), 0.0, least=1)
     except OSError:  # a folder that cannot be written: no cache will be either
         return {}
     finally:
@@ -169,22 +188,13 @@ def _disk() -> dict[str, float]:
     return {"disk_write": size / written, "copy": size / warm, "disk_read": size / cold}
 
 
-def _read_file(path: Path, buffer: NDArray[Any], *, direct: bool) -> None:
+def _read_file(path: Path, buffer: Any, *, direct: bool) -> None:
     flags = os.O_RDONLY
     if direct and hasattr(os, "O_DIRECT"):
         flags |= os.O_DIRECT
     handle = os.open(path, flags)
     try:
-        while os.readv(handle, [memoryview(buffer)]):
+        while os.readv(handle, [buffer]):
             pass
     finally:
         os.close(handle)
-
-
-def _fused() -> dict[str, float]:
-    """The fused kernel of the logistic gradient, where numba can compile it."""
-    try:
-        from braidwater.planner.fused_probe import fused_flops
-    except ImportError:
-        return {}
-    return fused_flops()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -115,12 +115,12 @@ class LocalEngine(Engine):
         workers = min(self.workers, max(len(store.units), 1))
         if aggregate.exact:
             return self._fold_exact(StoreFeed(store), aggregate, workers)
-        return self._fold_shares(store, aggregate, workers)
+        return self._fold_shares([StoreFeed(store, share=(n, workers)) for n in range(workers)], aggregate)
 
     def _over_table(self, source: BlockSource, aggregate: Aggregate[Any, Any]) -> tuple[Any, int, int]:
         with TableFeed(source) as feed:  # leaving it by an error leaves no file behind
-            workers = self.workers if aggregate.exact else 1
-            outcome = self._fold_exact(feed, aggregate, workers)
+            exact = aggregate.exact
+            outcome = self._fold_exact(feed, aggregate, self.workers) if exact else self._fold_shares([feed], aggregate)
             source.check_unchanged()
             feed.finish()
         if source.rows_dropped:
@@ -148,13 +148,15 @@ class LocalEngine(Engine):
             size += piece.bytes
         return fold.state, rows, size
 
-    def _fold_shares(self, store: BlockStore, aggregate: Aggregate[Any, Any], workers: int) -> tuple[Any, int, int]:
-        """Each worker folds a contiguous share of the blocks into one state; the states are merged in order of worker."""
+    def _fold_shares(
+        self, feeds: Sequence[TableFeed | StoreFeed], aggregate: Aggregate[Any, Any]
+    ) -> tuple[Any, int, int]:
+        """Each worker folds the blocks of its feed into one state; the states are merged in order of worker."""
         states: dict[int, Any] = {}
 
         def work(worker: int) -> Iterator[Piece]:
             state = aggregate.initialize()
-            for piece in StoreFeed(store, share=(worker, workers)).pieces(worker):
+            for piece in feeds[worker].pieces(worker):
                 if piece.block is not None:
                     with blamed(piece):
                         state = aggregate.transition(state, piece.block)
@@ -162,12 +164,12 @@ class LocalEngine(Engine):
             states[worker] = state
 
         rows = size = 0
-        for piece in run_threads(work, workers):
+        for piece in run_threads(work, len(feeds)):
             _announce(piece)
             rows += piece.rows
             size += piece.bytes
         merged = states[0]
-        for worker in range(1, workers):
+        for worker in range(1, len(feeds)):
             merged = aggregate.merge(merged, states[worker])
         return merged, rows, size
 

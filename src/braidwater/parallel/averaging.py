@@ -1,0 +1,124 @@
+"""Parameter averaging: workers train on their own, and their weights are averaged now and then.
+
+Every k steps, inside a gang; or once an epoch, as an aggregate: then it runs on any engine that can fold blocks, also where
+workers cannot talk to each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.distributed as dist
+
+from braidwater.engines.base import Engine, Member
+from braidwater.errors import OptionError
+from braidwater.parallel.base import Data, Strategy, Trained, Training, check_workers, run_gang
+from braidwater.parallel.group import GroupReplica
+from braidwater.parallel.learner import Learner
+from braidwater.parallel.local_training import train_by_aggregates
+from braidwater.parallel.loop import run_epochs
+
+OptimizerState = Literal["local", "average", "reset"]
+
+
+@dataclass(frozen=True)
+class Averaging(Strategy):
+    """Local steps, then ``w = sum(n_i w_i) / sum(n_i)`` over the workers, n_i being the rows worker i has seen since.
+
+    McDonald, Hall and Mann 2010 ("Distributed Training Strategies for the Structured Perceptron"), local SGD (Stich 2019,
+    arXiv 1805.09767). With plain SGD and ``every=1`` it equals all-reduce. The longer the workers are on their own, the less
+    they exchange and the more the result depends on the rows of each: on shards sorted by class it fails (measured:
+    accuracy .54 against .86 of all-reduce), so rows that were written in such an order should be shuffled first.
+
+    `every` is a number of steps, or ``"epoch"``: one pass of an aggregate over each worker's own contiguous share of the
+    blocks. `optimizer_state` says what becomes of momentum and the like at an average: each worker keeps its own
+    ("local"), it is averaged too, or starts anew ("reset", the worst in most cases).
+    """
+
+    name: ClassVar[str] = "averaging"
+    exact: ClassVar[bool] = False
+    workers: int = 2
+    every: int | Literal["epoch"] = "epoch"
+    optimizer_state: OptimizerState = "local"
+
+    def __post_init__(self) -> None:
+        check_workers(self.workers)
+        if self.every != "epoch" and (not isinstance(self.every, int) or self.every < 1):
+            raise OptionError("every", self.every, "'epoch' or a number of steps from 1 on")
+        if self.optimizer_state not in ("local", "average", "reset"):
+            raise OptionError("optimizer_state", self.optimizer_state, "one of local, average, reset")
+
+    def train(self, training: Training, data: Data, engine: Engine) -> Trained:
+        if self.every == "epoch":
+            return train_by_aggregates(training, data, engine, self.workers, self.optimizer_state)
+        every = self.every
+
+        def run(member: Member) -> Trained | None:
+            replica = AveragingReplica(member, every, self.optimizer_state)
+            trained = run_epochs(training, data, replica, strategy=f"{self.name} every {every}")
+            return trained if member.rank == 0 else None
+
+        trained = run_gang(engine, training, self.workers, run)[0]
+        assert trained is not None
+        return trained
+
+
+class AveragingReplica(GroupReplica):
+    """A worker that steps on its own and averages every `every` steps, and at the end of an epoch."""
+
+    replicated = False
+
+    def __init__(self, member: Member, every: int, optimizer_state: OptimizerState) -> None:
+        super().__init__(member)
+        self._every = every
+        self._optimizer_state = optimizer_state
+        self._steps = 0
+        self._weight = 0.0
+
+    def pending(self) -> dict[str, float]:
+        return {"steps": self._steps, "weight": self._weight}
+
+    def remember(self, pending: dict[str, float]) -> None:
+        self._steps, self._weight = int(pending["steps"]), pending["weight"]
+
+    def stepped(self, learner: Learner, weight: float) -> None:
+        self._steps += 1
+        self._weight += weight
+        if self._steps % self._every == 0:
+            self.settle(learner)
+
+    def settle(self, learner: Learner) -> None:
+        whole = self.sum([self._weight])[0]
+        if whole == 0:
+            return  # nobody has stepped since the last average
+        share = self._weight / whole
+        self._weight = 0.0
+        tensors = [tensor for tensor in learner.module.state_dict().values() if tensor.is_floating_point()]
+        if self._optimizer_state == "average":
+            tensors += moments(learner.optimizer)
+        average_in_place(tensors, share)
+        if self._optimizer_state == "reset":
+            learner.optimizer.state.clear()
+
+
+def average_in_place(tensors: list[torch.Tensor], share: float) -> None:
+    """Replace each tensor by the sum over the workers of `share` times it; one message for each type of number."""
+    for dtype in sorted({tensor.dtype for tensor in tensors}, key=str):
+        alike = [tensor.detach() for tensor in tensors if tensor.dtype == dtype]
+        flat = torch.cat([tensor.reshape(-1) for tensor in alike]).mul_(share)
+        dist.all_reduce(flat)
+        parts = flat.split([tensor.numel() for tensor in alike])
+        for tensor, part in zip(alike, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def moments(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """The tensors of an optimiser's state, in the order of the parameters."""
+    found = []
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            found += [value for _, value in sorted(state.items()) if isinstance(value, torch.Tensor)]
+    return found

@@ -1,0 +1,160 @@
+"""The contract of a strategy: how one training is spread over workers.
+
+Light: torch is imported when a strategy trains, not when it is made.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from braidwater.blocks.mini_batches import MiniBatch, Share
+from braidwater.blocks.store import BlockStore
+from braidwater.blocks.windows import RowForm
+from braidwater.engines.base import Engine, Member
+from braidwater.errors import BraidwaterError, OptionError, WorkerError
+
+if TYPE_CHECKING:
+    import torch
+
+    from braidwater.parallel.learner import Learner
+
+Precision = Literal["float32", "bf16", "float64"]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is to be trained, and how, whatever the number of workers.
+
+    `module` holds the weights to start from; nobody changes them. `loss(output, target)` gives one number a row, or their
+    mean. `optimizer` is called with the module of each worker. `schedule(step, steps)` is the factor of the learning rate at
+    a step (counted from 0) of all steps. `batch_size` is the most rows of an optimiser step over all workers; `accumulate`
+    cuts a worker's part of it into that many pieces that are computed one after another, which bounds memory and changes
+    nothing else. `target` says whether labels are class codes or numbers. `metrics` makes the metrics that are computed
+    on the validation rows. `patience` (epochs) stops training when the validation loss has not sunk by `min_improvement`.
+    """
+
+    module: torch.nn.Module
+    loss: Callable[[Any, Any], Any]
+    optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer]
+    form: RowForm
+    target: Literal["class", "number"] = "class"
+    schedule: Callable[[int, int], float] | None = None
+    epochs: int = 1
+    batch_size: int = 128
+    accumulate: int = 1
+    clip_norm: float | None = None
+    precision: Precision = "float32"
+    seed: int = 0
+    metrics: Callable[[], dict[str, Any]] | None = None
+    patience: int | None = None
+    min_improvement: float = 0.0
+    checkpoint: str | None = None
+    checkpoint_every: int | Literal["epoch"] = "epoch"
+    max_restarts: int = 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows to train on, and those to validate on after each epoch."""
+
+    rows: BlockStore
+    validation: BlockStore | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The end of a training: weights by the names of the module's state, and a record of every epoch.
+
+    `optimizer` is the state of the optimiser of worker 0. `best_epoch` is the epoch that the weights are of.
+    """
+
+    weights: dict[str, torch.Tensor]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    steps: int = 0
+    best_epoch: int = 0
+
+
+class Strategy(ABC):
+    """How one training is spread over workers.
+
+    The laws that `braidwater.testing.STRATEGY_CHECKS` checks for every strategy:
+
+    - every row counts once an epoch, also where rows do not divide evenly;
+    - the same seed and the same number of workers give the same weights, bit for bit;
+    - where `exact` is true, the weights are those of one process with the same `batch_size`, beyond rounding.
+    """
+
+    name: ClassVar[str]
+    exact: ClassVar[bool]
+    workers: int = 1
+
+    @abstractmethod
+    def train(self, training: Training, data: Data, engine: Engine) -> Trained:
+        """Train to the end. Errors of workers arrive as they were raised; a worker that died is a `WorkerLostError`."""
+
+
+class Replica:
+    """One worker's part in a strategy: what it adds around a step and around an epoch. As it stands: a worker alone."""
+
+    rank = 0
+    size = 1
+    share: Share = "batch"
+    # whether optimiser and module are the same on all workers, so that worker 0 alone writes them down
+    replicated = True
+
+    def wrap(self, module: torch.nn.Module) -> torch.nn.Module:
+        """The module to call in training."""
+        return module
+
+    def backward(self, last: bool) -> AbstractContextManager[Any]:
+        """Around forward and backward of one piece of a step; `last` for the step's last piece."""
+        return nullcontext()
+
+    def divisor(self, weight: float, batch: MiniBatch, weighted: bool) -> float:
+        """What the sum of a worker's losses is divided by, so that the step's gradient is that of a mean over rows.
+
+        `weight` is the sum of the worker's row weights (the count of its rows where they have none).
+        """
+        return weight
+
+    def stepped(self, learner: Learner, weight: float) -> None:
+        """After the optimiser's step on rows of total `weight`."""
+
+    def settle(self, learner: Learner) -> None:
+        """Make the weights those of the whole training: before they are validated, written down or handed over."""
+
+    def pending(self) -> dict[str, float]:
+        """What this worker has to remember between two steps, for a checkpoint."""
+        return {}
+
+    def remember(self, pending: dict[str, float]) -> None:
+        """Take up what `pending` gave."""
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """The sums of `values` over all workers."""
+        return list(values)
+
+    def barrier(self) -> None:
+        """Wait until all workers are here."""
+
+
+def check_workers(workers: int) -> int:
+    """`workers` if it is a possible number of workers."""
+    if workers < 1:
+        raise OptionError("workers", workers, "at least 1")
+    return workers
+
+
+def run_gang(engine: Engine, training: Training, workers: int, member: Callable[[Member], Result]) -> list[Result]:
+    """`engine.gang` for a training: errors that say what to do reach the user as they were raised in the worker."""
+    try:
+        return engine.gang(member, workers, max_restarts=training.max_restarts)
+    except WorkerError as error:
+        if isinstance(error.__cause__, BraidwaterError):
+            raise error.__cause__ from error
+        raise

@@ -1,0 +1,179 @@
+"""A learner: one worker's module and optimiser, and what it does with a mini-batch."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from braidwater.blocks.mini_batches import MiniBatch
+from braidwater.errors import LabelError, NumericalError, UnsupportedError
+from braidwater.parallel.base import Replica, Training
+
+_NAMED_ROWS = 20  # of a batch whose loss is not finite, so many are named
+
+
+class Learner:
+    """A module, its optimiser, and steps over mini-batches. Changes only what it made itself.
+
+    After n steps from the same weights over the same batches its weights are the same bit for bit: the order of additions
+    is fixed on one worker.
+    """
+
+    def __init__(self, training: Training, replica: Replica, total_steps: int) -> None:
+        self.training = training
+        self.replica = replica
+        self.total_steps = total_steps
+        self.dtype = torch.float64 if training.precision == "float64" else torch.float32
+        self.module = copy.deepcopy(training.module).to(self.dtype)
+        self.module.train()
+        self.optimizer = training.optimizer(self.module)
+        self._called = replica.wrap(self.module)
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def step(self, batch: MiniBatch, number: int, epoch: int) -> tuple[float, float]:
+        """One optimiser step, `number` counting from 0 over all epochs: the sum of the rows' losses, and of their weights."""
+        training, replica = self.training, self.replica
+        features, target, weights = self.tensors(batch)
+        weight = float(batch.rows) if weights is None else float(weights.sum())
+        divisor = replica.divisor(weight, batch, weights is not None)
+        self._set_rates(number)
+        self.optimizer.zero_grad()
+        total = 0.0
+        rows = len(features)
+        pieces = min(training.accumulate, rows)
+        for piece in range(pieces):
+            part = slice(rows * piece // pieces, rows * (piece + 1) // pieces)
+            with replica.backward(last=piece == pieces - 1):
+                own = None if weights is None else weights[part]
+                loss = self._loss_sum(self._called, features[part], target[part], own, batch.rows == 0)
+                (loss / divisor if divisor else loss).backward()
+            total += loss.item()
+        if not math.isfinite(total):
+            raise self._not_finite(total, batch, epoch)
+        if training.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, training.clip_norm)
+        if batch.rows or replica.replicated:
+            self.optimizer.step()
+        replica.stepped(self, weight)
+        return total, weight
+
+    def evaluate(self, batches: Iterable[MiniBatch]) -> dict[str, float]:
+        """The mean loss over `batches` and the training's metrics, over all workers. Leaves the module as it was."""
+        metrics = self.training.metrics() if self.training.metrics is not None else {}
+        total = weight = 0.0
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                for batch in batches:
+                    if not batch.rows:
+                        continue
+                    features, target, weights = self.tensors(batch)
+                    output = self._forward(self.module, features)
+                    total += float(self._weighted_sum(output, target, weights))
+                    weight += float(batch.rows) if weights is None else float(weights.sum())
+                    for metric in metrics.values():
+                        metric.update(output, target)
+        finally:
+            self.module.train()
+        total, weight = self.replica.sum([total, weight])
+        found = {"validation_loss": total / weight if weight else math.nan}
+        # torchmetrics gathers over the process group by itself
+        return found | {f"validation_{name}": float(metric.compute()) for name, metric in metrics.items()}
+
+    def tensors(self, batch: MiniBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Features (images as numbers from 0 to 1), target and row weights of a mini-batch."""
+        if batch.labels is None:
+            raise LabelError("A model cannot be trained without a label. Name its column: fit(table, label=...).")
+        target = torch.from_numpy(batch.labels)
+        target = target.long() if self.training.target == "class" else target.to(self.dtype)
+        weights = None if batch.weights is None else torch.from_numpy(np.asarray(batch.weights, np.float64)).to(self.dtype)
+        if weights is not None and not batch.rows:
+            weights = torch.zeros_like(weights)
+        return features_tensor(batch.features, self.dtype), target, weights
+
+    def _loss_sum(
+        self,
+        module: torch.nn.Module,
+        features: torch.Tensor,
+        target: torch.Tensor,
+        weights: torch.Tensor | None,
+        idle: bool,
+    ) -> torch.Tensor:
+        total = self._weighted_sum(self._forward(module, features), target, weights)
+        return total * 0.0 if idle else total
+
+    def _forward(self, module: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
+        with _autocast(self.training.precision):
+            output: torch.Tensor = module(features)
+        if self.training.precision == "bf16":
+            output = output.float()
+        if self.training.target == "number" and output.ndim == 2 and output.shape[1] == 1:
+            output = output[:, 0]  # (rows, 1) and (rows,) would broadcast to (rows, rows) in the loss
+        return output
+
+    def _weighted_sum(self, output: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        try:
+            losses: torch.Tensor = self.training.loss(output, target)
+        except IndexError as error:
+            if self.training.target == "class" and output.ndim == 2 and int(target.max()) >= output.shape[1]:
+                raise LabelError(
+                    f"The label has class number {int(target.max())}, but the module has {output.shape[1]} outputs, for the "
+                    f"classes 0 to {output.shape[1] - 1}. Give it one output for each class."
+                ) from error
+            raise
+        if losses.ndim == 0:
+            if weights is not None:
+                raise UnsupportedError(
+                    "Row weights need a loss that gives one number a row; this one gives their mean. Use reduction='none'."
+                )
+            return losses * len(target)
+        losses = losses if losses.ndim == 1 else losses.flatten(1).mean(1)
+        return losses.sum() if weights is None else (losses * weights).sum()
+
+    def _set_rates(self, number: int) -> None:
+        if self.training.schedule is not None:
+            factor = self.training.schedule(number, self.total_steps)
+            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
+
+    def _not_finite(self, loss: float, batch: MiniBatch, epoch: int) -> NumericalError:
+        numbers = np.sort(batch.numbers)
+        named = ", ".join(map(str, numbers[:_NAMED_ROWS].tolist()))
+        more = f" and {len(numbers) - _NAMED_ROWS} more" if len(numbers) > _NAMED_ROWS else ""
+        worker = f" on worker {self.replica.rank}" if self.replica.size > 1 else ""
+        return NumericalError(
+            f"The loss became {loss} in step {batch.step + 1} of epoch {epoch + 1}{worker}, over rows {named}{more} "
+            "(counted from 0 in the order of the training table). Lower the learning rate, clip gradients (clip_norm=1.0), "
+            "standardise the features, or look at these rows."
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of the module's state."""
+        return {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+
+    def load(self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any] | None = None) -> None:
+        """Take over weights, and the state of an optimiser."""
+        self.module.load_state_dict(weights)
+        if optimizer is not None:
+            self.optimizer.load_state_dict(optimizer)
+
+
+def features_tensor(features: np.ndarray[Any, Any], dtype: torch.dtype) -> torch.Tensor:
+    """Features as the module gets them: numbers of `dtype`; bytes (images) become numbers from 0 to 1."""
+    tensor = torch.from_numpy(features)
+    return tensor.to(dtype).div_(255) if tensor.dtype == torch.uint8 else tensor.to(dtype)
+
+
+def _autocast(precision: str) -> AbstractContextManager[Any]:
+    return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -1,0 +1,23 @@
+"""The planner: what a training will cost, how to run it best, and what it came to."""
+
+from braidwater.planner.base import Work
+from braidwater.planner.constants import REFERENCE, Machine, machine, stored_machine
+from braidwater.planner.plan import plan, plan_table, reader_of
+from braidwater.planner.tree import Choice, Chosen, Node, Plan, Rejected, format_seconds
+
+__all__ = [
+    "REFERENCE",
+    "Choice",
+    "Chosen",
+    "Machine",
+    "Node",
+    "Plan",
+    "Rejected",
+    "Work",
+    "format_seconds",
+    "machine",
+    "plan",
+    "plan_table",
+    "reader_of",
+    "stored_machine",
+]

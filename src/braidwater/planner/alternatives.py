@@ -1,0 +1,157 @@
+"""Pricing one way to do the work, and telling why the others were left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from braidwater.options import format_bytes
+from braidwater.planner.cost import Cost, Job, Setting, first_pass, later_pass, memory_parts
+from braidwater.planner.gang_cost import gang_cost, memory_of_members
+from braidwater.planner.tree import Choice, Rejected, format_seconds
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to do the work with its price; `refused` says why it cannot run here."""
+
+    setting: Setting
+    cost: Cost
+    memory_parts: dict[str, int]
+    needs_disk: int
+    refused: str = ""
+
+
+def price(job: Job, setting: Setting, disk: int) -> Candidate:
+    """What `setting` costs, and whether it fits into the memory option and `disk` bytes."""
+    if job.work.shape == "gang":
+        cost, parts = gang_cost(job, setting).total, _gang_parts(job, setting)
+    else:
+        cost, parts = _passes(job, setting), _peak_parts(job, setting)
+    needs_disk = job.block_bytes if setting.cache == "disk" else 0
+    cost = replace(cost, memory=sum(parts.values()))
+    return Candidate(setting, cost, parts, needs_disk, _refused(job, setting, cost, needs_disk, disk))
+
+
+def _passes(job: Job, setting: Setting) -> Cost:
+    work = job.work
+    cost = first_pass(job, setting) + later_pass(job, setting).times(work.passes - 1)
+    if setting.kernel == "fused":
+        cost += Cost(job.machine.compile, job.machine.compile)
+    if work.shape == "tasks":  # each model is a task of its own; workers take the next one that nobody has
+        rounds = -(-work.models // setting.workers)
+        one = replace(setting, workers=1)
+        each = first_pass(job, one) + later_pass(job, one).times(work.passes - 1)
+        cost = replace(each.times(work.models), seconds=each.seconds * rounds)
+    return cost
+
+
+def _peak_parts(job: Job, setting: Setting) -> dict[str, int]:
+    first = memory_parts(job, setting, first=True)
+    later = memory_parts(job, setting, first=False)
+    return max(first, later, key=lambda parts: sum(parts.values()))
+
+
+def _gang_parts(job: Job, setting: Setting) -> dict[str, int]:
+    """The larger of two peaks: the pass that writes the blocks is over before the members start."""
+    kept = job.block_bytes if setting.cache == "memory" else 0
+    training = {"kept blocks": kept, "workers": memory_of_members(job, setting) - kept}
+    writing = memory_parts(job, setting, first=True, compute=False)
+    return max(writing, training, key=lambda parts: sum(parts.values()))
+
+
+def _refused(job: Job, setting: Setting, cost: Cost, needs_disk: int, disk: int) -> str:
+    if cost.memory > job.memory:
+        return f"it needs {format_bytes(cost.memory)} of memory, {format_bytes(job.memory)} may be used"
+    if setting.cache == "memory" and job.block_bytes > job.memory // 4:
+        return f"the blocks take {format_bytes(job.block_bytes)}, more than a quarter of the memory that may be used"
+    if needs_disk > disk:
+        return f"the blocks take {format_bytes(needs_disk)} on disk, {format_bytes(disk)} may be used"
+    return ""
+
+
+def choices_of(job: Job, best: Candidate, candidates: Sequence[Candidate], disk: int) -> list[Choice]:
+    """The decisions behind `best`, each with the ways that differ from it in that one thing."""
+    setting = best.setting
+    choices = [Choice("engine", "local", "the rows are read and the model is trained on this machine")]
+    reasons: tuple[tuple[str, str], ...] = (
+        ("strategy", _why_strategy(job, setting)),
+        ("workers", f"of {job.machine.cores} core{'s' if job.machine.cores > 1 else ''}"),
+        ("cache", _why_cache(job, setting, disk)),
+        ("kernel", _why_kernel(job, setting)),
+    )
+    for name, why in reasons:
+        chosen = str(getattr(setting, name))
+        choices.append(Choice(name, chosen, why, tuple(_rejected(best, candidates, name))))
+    return choices
+
+
+def _rejected(best: Candidate, candidates: Sequence[Candidate], name: str) -> Iterator[Rejected]:
+    seen = {getattr(best.setting, name)}
+    same: Callable[[Candidate], int] = lambda c: _differences(c.setting, best.setting)  # noqa: E731
+    for other in sorted(candidates, key=lambda c: (same(c), c.cost.seconds)):
+        value = getattr(other.setting, name)
+        if value in seen or (same(other) > 1 and name not in ("strategy", "workers")):
+            continue
+        seen.add(value)
+        if other.refused:
+            yield Rejected(str(value), other.refused)
+            continue
+        yield Rejected(str(value), _compared(best, other, name), other.cost.seconds)
+
+
+def _differences(one: Setting, other: Setting) -> int:
+    return sum(getattr(one, name) != getattr(other, name) for name in ("strategy", "workers", "cache", "kernel"))
+
+
+def _compared(best: Candidate, other: Candidate, name: str) -> str:
+    took = f"{format_seconds(other.cost.seconds)} instead of {format_seconds(best.cost.seconds)}"
+    if name == "strategy" and other.setting.strategy == "averaging":
+        return f"{took}, and it learns something else than one worker would: ask for it by name"
+    if name == "strategy" and other.setting.workers != best.setting.workers:
+        return f"{took} on {other.setting.workers} worker{'s' if other.setting.workers > 1 else ''}"
+    if other.cost.seconds <= 1.02 * best.cost.seconds:
+        cpu = f"{format_seconds(other.cost.cpu_seconds)} of CPU instead of {format_seconds(best.cost.cpu_seconds)}"
+        return (
+            f"no faster, and it takes {cpu}" if other.cost.cpu_seconds > 1.02 * best.cost.cpu_seconds else "no faster"
+        )
+    return took
+
+
+def _why_strategy(job: Job, setting: Setting) -> str:
+    match setting.strategy:
+        case "data":
+            return "each worker folds its blocks, the partial states are merged"
+        case "single":
+            return "one process, its threads inside each step"
+        case "all_reduce":
+            return "gradients are averaged after every step, as one process with the joined batch would have them"
+        case "averaging":
+            return "each worker trains on its share, the weights are averaged"
+    return f"for {job.work.name}"
+
+
+def _why_cache(job: Job, setting: Setting, disk: int) -> str:
+    size = format_bytes(job.block_bytes)
+    match setting.cache:
+        case "none":
+            return "the rows are read once" if job.work.passes <= 1 else "the table is read again in every pass"
+        case "memory":
+            return f"the blocks take {size} of the {format_bytes(job.memory // 4)} that kept blocks may take in memory"
+        case "disk":
+            kept = (
+                "read past the system's cache, at the disk's speed"
+                if job.is_cold
+                else "the system keeps the file in memory"
+            )
+            return f"the blocks take {size} of the {format_bytes(disk)} that a cache may take; {kept}"
+
+
+def _why_kernel(job: Job, setting: Setting) -> str:
+    match setting.kernel:
+        case "fused":
+            return f"compiled, {format_seconds(job.machine.compile)} to load"
+        case "blas":
+            return "matrix products"
+        case "torch":
+            return "any differentiable model"

@@ -1,0 +1,240 @@
+"""The conformance suite of an engine: ``check(make)`` for each of `ENGINE_CHECKS`, where ``make(workers)`` makes an engine.
+
+A shape of work that an engine declares it cannot do (`Engine.capabilities`) must be refused with `UnsupportedError`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from braidwater.aggregates.base import Aggregate, Iteration
+from braidwater.blocks.base import Array, Block, BlockColumn, BlockSchema
+from braidwater.blocks.source import BlockSource, CacheChoice
+from braidwater.engines.base import Engine, Task
+from braidwater.errors import WorkerError, WorkerLostError
+from braidwater.events import BlockDone, Event, PassFinished, PassStarted, listen
+from braidwater.tables import table
+
+Make = Callable[[int], Engine]
+ROWS = 300_000
+
+
+class WideRows:
+    """An encoder whose rows are so wide that few fit into a block: many blocks of few rows."""
+
+    columns = ("number", "value")
+    key = "wide rows"
+
+    def __init__(self, width: int = 256) -> None:
+        schema = [
+            BlockColumn("number", "float64"),
+            BlockColumn("value", "float64"),
+            BlockColumn("wide", "uint8", (width,)),
+        ]
+        self.block_schema = BlockSchema.ordered(schema)
+        self._width = width
+
+    def encode(self, batch: pa.RecordBatch) -> dict[str, Array]:
+        number = batch.column(0).to_numpy().astype(np.float64)
+        wide = np.zeros((len(number), self._width), np.uint8)
+        return {"number": number, "value": batch.column(1).to_numpy(), "wide": wide}
+
+
+class Totals(Aggregate[Array, Array]):
+    """Rows, sum and sum of squares: what every pass must get right."""
+
+    what = "totals"
+
+    def initialize(self) -> Array:
+        return np.zeros(4)
+
+    def transition(self, state: Array, block: Block) -> Array:
+        state += [block.rows, block["number"].sum(), block["value"].sum(), np.square(block["value"]).sum()]
+        return state
+
+    def merge(self, state: Array, other: Array) -> Array:
+        return state + other
+
+    def final(self, state: Array) -> Array:
+        return state
+
+
+class Last(Totals):
+    """Not exact: how many rows one state has seen, at most."""
+
+    exact = False
+
+    def merge(self, state: Array, other: Array) -> Array:
+        return np.maximum(state, other)
+
+
+class Failing(Totals):
+    """Fails at a row in the middle."""
+
+    def transition(self, state: Array, block: Block) -> Array:
+        if (block["number"] == ROWS // 2).any():
+            raise ZeroDivisionError("the row in the middle")
+        return super().transition(state, block)
+
+
+class ThreePasses(Iteration[list[float]]):
+    """Three passes, the last of which only happens because of what the first two found."""
+
+    def passes(self) -> Generator[Aggregate[Any, Any], Any, list[float]]:
+        found: list[float] = []
+        while len(found) < 3 or sum(found) < 3 * ROWS:
+            totals = yield Totals()
+            found.append(float(totals[0]))
+        return found
+
+
+def source(cache: CacheChoice = "memory", rows: int = ROWS, passes: int = 3) -> BlockSource:
+    """Rows that count from 0, in about ten blocks."""
+    random = np.random.default_rng(7)
+    data = pa.table({"number": np.arange(rows, dtype=np.float64), "value": random.normal(size=rows)})
+    return BlockSource(table(data, name="numbers"), WideRows(), passes=passes, cache=cache)
+
+
+def check_every_row_is_seen_once(make: Make) -> None:
+    """In the first pass and in later ones, wherever the blocks are kept."""
+    for cache in ("none", "memory", "disk"):
+        with source(cache) as rows:
+            engine = make(2)
+            for _ in range(3):
+                found = engine.aggregate(rows, Totals())
+                assert found[0] == ROWS
+                assert found[1] == ROWS * (ROWS - 1) / 2
+
+
+def check_the_result_does_not_depend_on_the_workers(make: Make) -> None:
+    """Not even in the last digit, nor on where the blocks are kept."""
+    seen = set()
+    for workers in (1, 2, 5):
+        for cache in ("none", "memory", "disk"):
+            with source(cache) as rows:
+                engine = make(workers)
+                seen |= {engine.aggregate(rows, Totals()).tobytes() for _ in range(2)}
+    assert len(seen) == 1
+
+
+def check_more_workers_than_blocks(make: Make) -> None:
+    """Workers without a block do no harm; nor does a table of one row, nor one without rows."""
+    for count in (1, 10, 0):
+        with source(rows=count) as rows:
+            for _ in range(2):
+                assert make(7).aggregate(rows, Totals())[0] == count
+
+
+def check_an_inexact_aggregate_has_one_state_a_worker(make: Make) -> None:
+    """Where the result depends on the cut, every worker folds a share of the blocks in their order."""
+    with source() as rows:
+        assert make(1).aggregate(rows, Last())[0] == ROWS
+    with source() as rows:
+        found = make(2).aggregate(rows, Last())[0]
+        assert ROWS / 2 <= found < ROWS * 0.75
+
+
+def check_an_iteration_decides_between_its_passes(make: Make) -> None:
+    """The results of a pass reach the decision about the next one."""
+    with source() as rows:
+        assert make(2).iterate(rows, ThreePasses()) == [ROWS] * 3
+
+
+def check_an_error_names_the_block_and_keeps_its_traceback(make: Make) -> None:
+    """The user learns what failed, and at which rows."""
+    for cache in ("none", "memory"):
+        with source(cache) as rows:
+            with pytest.raises(WorkerError, match=r"ZeroDivisionError: the row in the middle .*block") as caught:
+                make(2).aggregate(rows, Failing())
+            assert caught.value.__cause__ is not None or "Traceback" in str(caught.value)
+            assert make(2).aggregate(rows, Totals())[0] == ROWS
+
+
+def check_stopping_in_the_middle_leaves_no_worker(make: Make) -> None:
+    """Ctrl-C ends the pass, its threads and its processes."""
+    before = threading.active_count()
+
+    def stop(event: Event) -> None:
+        if isinstance(event, BlockDone):
+            raise KeyboardInterrupt
+
+    with source("disk") as rows:
+        with pytest.raises(KeyboardInterrupt), listen(stop):
+            make(3).aggregate(rows, Totals())
+        assert threading.active_count() <= before
+        assert not multiprocessing.active_children()
+        assert make(2).aggregate(rows, Totals())[0] == ROWS
+
+
+def check_passes_and_blocks_are_announced(make: Make) -> None:
+    """Whoever listens learns of every pass, its rows and where they came from."""
+    events: list[Event] = []
+    with source() as rows, listen(events.append):
+        make(2).aggregate(rows, Totals())
+        make(2).aggregate(rows, Totals())
+    started = [event for event in events if isinstance(event, PassStarted)]
+    assert [event.number for event in started] == [1, 2]
+    assert started[0].origin == "table+write"
+    assert started[1].origin == "memory"
+    assert [event.rows for event in events if isinstance(event, PassFinished)] == [ROWS, ROWS]
+    assert sum(event.rows for event in events if isinstance(event, BlockDone)) == 2 * ROWS
+
+
+def check_mapped_rows_keep_their_order(make: Make) -> None:
+    """A computed table has the rows of the other, in their order, and computes nothing until it is read."""
+    calls: list[int] = []
+
+    def double(batch: pa.RecordBatch) -> pa.RecordBatch:
+        calls.append(batch.num_rows)
+        return pa.record_batch({"number": batch.column(0), "double": pa.array(batch.column(0).to_numpy() * 2)})
+
+    rows = table(pa.table({"number": np.arange(200_000, dtype=np.float64)}), name="numbers")
+    schema = pa.schema({"number": pa.float64(), "double": pa.float64()})
+    mapped = make(3).map_blocks(rows, double, schema, name="doubled")
+    assert not calls
+    found = mapped.to_arrow()
+    assert sum(calls) == 200_000
+    assert np.array_equal(found.column("double").to_numpy(), np.arange(200_000) * 2.0)
+
+
+def check_tasks_end_in_outcomes(make: Make) -> None:
+    """Each task has one, in any order: a value, an error with its traceback, or the loss of its worker."""
+    engine = make(2)
+    tasks = [Task(f"task {n}", _work, (n,)) for n in range(5)]
+    outcomes = {outcome.task.name: outcome for outcome in engine.tasks(tasks)}
+    assert len(outcomes) == 5
+    assert [outcomes[f"task {n}"].value for n in (0, 1, 4)] == [0, 1, 16]
+    assert isinstance(outcomes["task 2"].error, WorkerError)
+    assert "in _work" in str(outcomes["task 2"].error)
+    assert isinstance(outcomes["task 3"].error, WorkerLostError)
+
+
+def _work(number: int) -> int:
+    if number == 2:
+        raise ValueError("two")
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number**2
+
+
+ENGINE_CHECKS = (
+    check_every_row_is_seen_once,
+    check_the_result_does_not_depend_on_the_workers,
+    check_more_workers_than_blocks,
+    check_an_inexact_aggregate_has_one_state_a_worker,
+    check_an_iteration_decides_between_its_passes,
+    check_an_error_names_the_block_and_keeps_its_traceback,
+    check_stopping_in_the_middle_leaves_no_worker,
+    check_passes_and_blocks_are_announced,
+    check_mapped_rows_keep_their_order,
+    check_tasks_end_in_outcomes,
+)

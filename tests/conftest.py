@@ -1,0 +1,26 @@
+"""What all tests share: caches in a folder of their own, and the real data sets when they are there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from braidwater.options import options
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with options(cache_directory=tmp_path_factory.mktemp("cache"), workers=2):
+        yield
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real data sets; tests that need it are skipped where it is not there."""
+    folder = os.environ.get("BRAIDWATER_DATA")
+    if not folder:
+        pytest.skip("BRAIDWATER_DATA is not set")
+    return Path(folder)
