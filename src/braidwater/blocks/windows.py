@@ -142,7 +142,9 @@ class Window:
         design, dtype = self.form.design, self.form.dtype
         # columns a power of two apart would share the same few places of the cache
         stride = TILE_ROWS + LINE_BYTES // np.dtype(dtype).itemsize
-        scratch = memory.scratch(design.width * stride * np.dtype(dtype).itemsize).view(dtype).reshape(design.width, stride)
+        scratch = (
+            memory.scratch(design.width * stride * np.dtype(dtype).itemsize).view(dtype).reshape(design.width, stride)
+        )
         for rows in block.slices(TILE_ROWS):
             _turn(design.dense(block, rows, dtype=dtype, out=scratch), target[rows])
 

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
 
 from braidwater.blocks.base import Array, BlockColumn
@@ -115,10 +114,3 @@ def check_choice(name: str, value: object, choices: tuple[str, ...], also: str =
     """Raise `OptionError` unless `value` is one of `choices`."""
     if value not in choices:
         raise OptionError(name, value, f"one of {', '.join(choices)}{also}")
-
-
-def null_mask(values: pa.Array) -> Array | None:
-    """True where an Arrow array is NULL; None when it has none."""
-    if values.null_count == 0:
-        return None
-    return np.asarray(values.is_null().to_numpy(zero_copy_only=False))

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from braidwater.blocks.arrow import null_mask, numpy_of
 from braidwater.blocks.base import BlockColumn
 from braidwater.encoding.base import (
     FITTED,
@@ -18,7 +19,6 @@ from braidwater.encoding.base import (
     Encoded,
     FittedColumn,
     check_choice,
-    null_mask,
 )
 from braidwater.errors import ColumnTypeError, NullValueError
 
@@ -69,7 +69,7 @@ class FittedBoolean(FittedColumn):
             if self.policy == "refuse":
                 raise NullValueError(self.column, int(missing.sum()), len(values), "'drop' or 'mode'")
             values = pc.fill_null(values, bool(self.fill))
-        arrays = {self.column: values.to_numpy(zero_copy_only=False).astype(np.uint8)}
+        arrays = {self.column: numpy_of(values)}
         if self.indicator:
             arrays[f"{self.column} is null"] = (
                 np.zeros(len(values), np.uint8) if missing is None else missing.astype(np.uint8)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from braidwater.blocks.arrow import null_mask, numpy_of
 from braidwater.blocks.base import Array, BlockColumn
 from braidwater.encoding.base import (
     FITTED,
@@ -19,7 +20,6 @@ from braidwater.encoding.base import (
     Encoded,
     FittedColumn,
     check_choice,
-    null_mask,
 )
 from braidwater.errors import ColumnTypeError, NullValueError, UnseenCategoryError
 
@@ -123,9 +123,9 @@ class FittedCategorical(FittedColumn):
         coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
         lookup = self._lookup(coded.dictionary)
         if missing is None:
-            indices = coded.indices.to_numpy(zero_copy_only=False)
+            indices = numpy_of(coded.indices)
         else:
-            indices = pc.fill_null(coded.indices, 0).to_numpy(zero_copy_only=False)
+            indices = numpy_of(pc.fill_null(coded.indices, 0))
         codes = lookup[indices] if len(lookup) else np.zeros(len(indices), np.int64)
         if missing is not None:
             codes = np.where(missing, self._null_code(), codes)
@@ -142,7 +142,7 @@ class FittedCategorical(FittedColumn):
             ) from error
         places = pc.index_in(same, value_set=self._dictionary)
         stranger = {"refuse": -1, "ignore": len(self.levels), "other": len(self.values)}[self.unseen]
-        codes: Array = pc.fill_null(places, stranger).to_numpy(zero_copy_only=False)
+        codes: Array = numpy_of(pc.fill_null(places, stranger))
         return codes.astype(np.int64)
 
     def _null_code(self) -> int:

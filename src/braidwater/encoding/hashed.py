@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from braidwater.blocks.arrow import null_mask, numpy_of
 from braidwater.blocks.base import BlockColumn
 from braidwater.encoding.base import (
     FITTED,
@@ -19,7 +20,6 @@ from braidwater.encoding.base import (
     Encoded,
     FittedColumn,
     check_choice,
-    null_mask,
 )
 from braidwater.encoding.categorical import code_type
 from braidwater.errors import NullValueError, OptionError
@@ -74,7 +74,7 @@ class FittedHashed(FittedColumn):
         coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
         texts = coded.dictionary.to_pylist()
         hashes = np.array([zlib.crc32(str(text).encode()) % self.buckets for text in texts] or [0], np.int64)
-        codes = hashes[pc.fill_null(coded.indices, 0).to_numpy(zero_copy_only=False)]
+        codes = hashes[numpy_of(pc.fill_null(coded.indices, 0))]
         if missing is not None:
             codes = np.where(missing, self.buckets, codes)
         return Encoded({self.column: codes.astype(self.stored[0].dtype)}, missing if self.policy == "drop" else None)

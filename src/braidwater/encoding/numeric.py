@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from braidwater.blocks.arrow import null_mask, numpy_of
 from braidwater.blocks.base import Array, BlockColumn
 from braidwater.encoding.base import (
     FITTED,
@@ -18,7 +19,6 @@ from braidwater.encoding.base import (
     Encoded,
     FittedColumn,
     check_choice,
-    null_mask,
 )
 from braidwater.errors import ColumnTypeError, InfiniteValueError, NullValueError
 
@@ -138,8 +138,8 @@ class FittedNumeric(FittedColumn):
         missing = null_mask(values)
         if pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
             filled = values if missing is None else pc.fill_null(values, 0)
-            return filled.to_numpy(zero_copy_only=False), missing
-        numbers = values.to_numpy(zero_copy_only=False)
+            return numpy_of(filled), missing
+        numbers = numpy_of(values)
         with np.errstate(all="ignore"):
             if missing is None and np.isfinite(numbers.sum()):
                 return numbers, None

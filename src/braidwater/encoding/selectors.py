@@ -13,6 +13,7 @@ from braidwater.encoding.wide import is_list
 
 Selector = Callable[[pa.Field], bool]
 
+
 def is_text(type: pa.DataType) -> bool:
     """Whether a column of this type holds text, as it is or as codes into a dictionary."""
     if pa.types.is_dictionary(type):

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from braidwater.blocks.arrow import null_mask, numpy_of
 from braidwater.blocks.base import Array, BlockColumn
 from braidwater.encoding.base import (
     FITTED,
@@ -19,7 +20,6 @@ from braidwater.encoding.base import (
     Encoded,
     FittedColumn,
     check_choice,
-    null_mask,
 )
 from braidwater.errors import ColumnTypeError, InfiniteValueError, NullValueError, OptionError
 
@@ -149,7 +149,7 @@ class FittedWide(FittedColumn):
         flat = values.flatten()
         if flat.null_count:
             raise NullValueError(self.column, flat.null_count, len(values), "'drop' does not apply inside a list")
-        numbers = flat.to_numpy(zero_copy_only=False)
+        numbers = numpy_of(flat)
         if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
             raise InfiniteValueError(
                 f"Column {self.column!r} has lists with infinities or NaNs. Leave the rows out with a SELECT."

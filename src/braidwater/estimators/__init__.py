@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from braidwater.estimators.base import TableEstimator
+    from braidwater.estimators.k_means import KMeans
+    from braidwater.estimators.linear_regression import LinearRegression
     from braidwater.estimators.logistic_regression import LogisticRegression
+    from braidwater.estimators.pca import PCA
 
 _PLACES = {
     "KMeans": "k_means",
@@ -19,7 +22,7 @@ _PLACES = {
     "PCA": "pca",
     "TableEstimator": "base",
 }
-__all__ = ["LogisticRegression", "TableEstimator"]
+__all__ = ["PCA", "KMeans", "LinearRegression", "LogisticRegression", "TableEstimator"]
 
 
 def __getattr__(name: str) -> Any:

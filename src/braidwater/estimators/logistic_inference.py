@@ -37,6 +37,7 @@ class Inference:
     aliased: tuple[int, ...]
     separating: tuple[int, ...]
     separated: str | None
+    passes: int
 
 
 def examine(
@@ -48,7 +49,7 @@ def examine(
     """
     point, moving = optimum.point, np.zeros(0, bool)
     loss, wrong, hessian = optimum.value, 1.0, np.zeros((0, 0))
-    for _ in range(EXTRA_STEPS):
+    for passes in range(1, EXTRA_STEPS + 1):  # noqa: B007
         found = yield LogisticHessian(design, problem.full(point)[None])
         loss, wrong = float(found.loss[0] / found.weight), float(found.wrong[0])
         evaluation = problem.evaluation(point, loss, found.gradient[0] / found.weight, found.hessian[0] / found.weight)
@@ -73,7 +74,7 @@ def examine(
     covariance, rank, aliased = _covariance(problem, hessian * weight, coordinates)
     # the size of the gradient before the last step is an upper bound of that after it
     final = replace(optimum, point=point, converged=optimum.converged and separated is None)
-    return Inference(final, loss, covariance, rank, aliased, separating, separated)
+    return Inference(final, loss, covariance, rank, aliased, separating, separated, passes)
 
 
 def _largest(problem: Problem, step: Array) -> tuple[int, ...]:

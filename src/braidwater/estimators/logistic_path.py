@@ -247,6 +247,10 @@ class LogisticPath(Iteration[list[Solution]]):
         inference: Inference | None,
     ) -> Solution:
         weights = problem.full(optimum.point) @ start.coordinates.back.T
+        if self.columns > 1:
+            # adding the same numbers to every class changes no probability: of all equally good weights take those with sum 0
+            shared = slice(None) if inference is not None else slice(-1, None)
+            weights[:, shared] -= weights[:, shared].mean(axis=0)
         return Solution(
             weights[:, :-1],
             weights[:, -1],
@@ -255,7 +259,7 @@ class LogisticPath(Iteration[list[Solution]]):
             start.weight,
             start.rows,
             optimum.converged,
-            optimum.steps + 1,
+            optimum.steps + 1 + (inference.passes if inference is not None else 0),
             float(np.max(np.abs(optimum.gradient), initial=0.0)),
             inference,
             tuple(np.flatnonzero(start.constant).tolist()),

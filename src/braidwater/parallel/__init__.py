@@ -23,7 +23,17 @@ STRATEGIES = {
 }
 _PLACES = {class_name: module for module, class_name in STRATEGIES.values()}
 
-__all__ = ["STRATEGIES", "AllReduce", "Averaging", "Data", "Single", "Strategy", "Trained", "Training", "strategy_class"]
+__all__ = [
+    "STRATEGIES",
+    "AllReduce",
+    "Averaging",
+    "Data",
+    "Single",
+    "Strategy",
+    "Trained",
+    "Training",
+    "strategy_class",
+]
 
 
 def strategy_class(name: str) -> type[Strategy]:

@@ -37,9 +37,11 @@ class AllReduce(Strategy):
         check_workers(self.workers)
 
     def train(self, training: Training, data: Data, engine: Engine) -> Trained:
+        stores = data.for_members()
+
         def run(member: Member) -> Trained | None:
             replica = AllReduceReplica(member, self.find_unused_parameters)
-            trained = run_epochs(training, data, replica, strategy=self.name)
+            trained = run_epochs(training, stores, replica, strategy=self.name)
             return trained if member.rank == 0 else None  # all have the same weights: one hands them over
 
         trained = run_gang(engine, training, self.workers, run)[0]

@@ -14,11 +14,11 @@ import torch.distributed as dist
 
 from braidwater.engines.base import Engine, Member
 from braidwater.errors import OptionError
-from braidwater.parallel.base import Data, Strategy, Trained, Training, check_workers, run_gang
+from braidwater.parallel.base import Data, Replica, Strategy, Trained, Training, check_workers, run_gang
 from braidwater.parallel.group import GroupReplica
 from braidwater.parallel.learner import Learner
 from braidwater.parallel.local_training import train_by_aggregates
-from braidwater.parallel.loop import run_epochs
+from braidwater.parallel.loop import mini_batches, own_random_numbers, run_epochs
 
 OptimizerState = Literal["local", "average", "reset"]
 
@@ -33,8 +33,10 @@ class Averaging(Strategy):
     accuracy .54 against .86 of all-reduce), so rows that were written in such an order should be shuffled first.
 
     `every` is a number of steps, or ``"epoch"``: one pass of an aggregate over each worker's own contiguous share of the
-    blocks. `optimizer_state` says what becomes of momentum and the like at an average: each worker keeps its own
-    ("local"), it is averaged too, or starts anew ("reset", the worst in most cases).
+    blocks. (A module that draws random numbers, as dropout does, trains in a gang then too: the threads of one process
+    share their generator, and a result would depend on who comes first.) `optimizer_state` says what becomes of momentum
+    and the like at an average: each worker keeps its own ("local"), it is averaged too ("average"), or starts anew
+    ("reset", the worst in most cases).
     """
 
     name: ClassVar[str] = "averaging"
@@ -51,13 +53,15 @@ class Averaging(Strategy):
             raise OptionError("optimizer_state", self.optimizer_state, "one of local, average, reset")
 
     def train(self, training: Training, data: Data, engine: Engine) -> Trained:
-        if self.every == "epoch":
+        if self.every == "epoch" and not draws_random_numbers(training, data):
             return train_by_aggregates(training, data, engine, self.workers, self.optimizer_state)
         every = self.every
 
+        stores = data.for_members()
+
         def run(member: Member) -> Trained | None:
             replica = AveragingReplica(member, every, self.optimizer_state)
-            trained = run_epochs(training, data, replica, strategy=f"{self.name} every {every}")
+            trained = run_epochs(training, stores, replica, strategy=f"{self.name} every {self.every}")
             return trained if member.rank == 0 else None
 
         trained = run_gang(engine, training, self.workers, run)[0]
@@ -66,11 +70,11 @@ class Averaging(Strategy):
 
 
 class AveragingReplica(GroupReplica):
-    """A worker that steps on its own and averages every `every` steps, and at the end of an epoch."""
+    """A worker that steps on its own and averages every `every` steps (None: never inside an epoch), and at its end."""
 
     replicated = False
 
-    def __init__(self, member: Member, every: int, optimizer_state: OptimizerState) -> None:
+    def __init__(self, member: Member, every: int | None, optimizer_state: OptimizerState) -> None:
         super().__init__(member)
         self._every = every
         self._optimizer_state = optimizer_state
@@ -86,7 +90,7 @@ class AveragingReplica(GroupReplica):
     def stepped(self, learner: Learner, weight: float) -> None:
         self._steps += 1
         self._weight += weight
-        if self._steps % self._every == 0:
+        if self._every is not None and self._steps % self._every == 0:
             self.settle(learner)
 
     def settle(self, learner: Learner) -> None:
@@ -103,13 +107,24 @@ class AveragingReplica(GroupReplica):
             learner.optimizer.state.clear()
 
 
+def draws_random_numbers(training: Training, data: Data) -> bool:
+    """Whether the module draws random numbers in training. Found out on two rows."""
+    batch = next(mini_batches(training, data, Replica()).epoch(0))
+    with own_random_numbers(training.seed, 0):
+        learner = Learner(training, Replica(), 1)
+        before = torch.get_rng_state()
+        with torch.no_grad():
+            learner.module(learner.tensors(batch)[0][:2])
+        return not torch.equal(before, torch.get_rng_state())
+
+
 def average_in_place(tensors: list[torch.Tensor], share: float) -> None:
     """Replace each tensor by the sum over the workers of `share` times it; one message for each type of number."""
     for dtype in sorted({tensor.dtype for tensor in tensors}, key=str):
         alike = [tensor.detach() for tensor in tensors if tensor.dtype == dtype]
         flat = torch.cat([tensor.reshape(-1) for tensor in alike]).mul_(share)
         dist.all_reduce(flat)
-        parts = flat.split([tensor.numel() for tensor in alike])
+        parts = torch.split(flat, [tensor.numel() for tensor in alike])
         for tensor, part in zip(alike, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
 

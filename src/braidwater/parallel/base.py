@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from braidwater.blocks.mini_batches import MiniBatch, Share
+from braidwater.blocks.source import BlockSource
 from braidwater.blocks.store import BlockStore
 from braidwater.blocks.windows import RowForm
 from braidwater.engines.base import Engine, Member
@@ -60,10 +61,18 @@ class Training:
 
 @dataclass(frozen=True)
 class Data:
-    """The rows to train on, and those to validate on after each epoch."""
+    """The rows to train on, and those to validate on after each epoch.
+
+    `source` is where `rows` come from. Only strategies that run as aggregates need it, and it stays in this process.
+    """
 
     rows: BlockStore
     validation: BlockStore | None = None
+    source: BlockSource | None = None
+
+    def for_members(self) -> Data:
+        """What other processes get: stores travel as the paths of their files."""
+        return Data(self.rows, self.validation)
 
 
 @dataclass(frozen=True)

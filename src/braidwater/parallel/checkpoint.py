@@ -111,10 +111,14 @@ class Checkpoints:
             member = document["members"][rank]
             weights = folder / f"member-{rank}.safetensors"
             if _checksum(weights) != member["checksum"]:
-                raise CorruptModelError(f"The checkpoint file {str(weights)!r} was changed or cut off after it was written.")
+                raise CorruptModelError(
+                    f"The checkpoint file {str(weights)!r} was changed or cut off after it was written."
+                )
             return Progress(**document["progress"]), MemberState(load_file(weights), member["values"])
         except (OSError, KeyError, TypeError, IndexError, json.JSONDecodeError, SafetensorError) as error:
-            raise CorruptModelError(f"The checkpoint {str(folder)!r} cannot be read: {error}. Remove that folder.") from error
+            raise CorruptModelError(
+                f"The checkpoint {str(folder)!r} cannot be read: {error}. Remove that folder."
+            ) from error
 
     def clear(self) -> None:
         """Remove all checkpoints and what was left half written."""
@@ -183,7 +187,10 @@ def random_state() -> MemberState:
     """The states of the generators that a module may draw from: torch's, Python's and numpy's."""
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    values = {"python": [version, list(numbers), gauss], "numpy": [str(kind), [int(k) for k in keys], position, has_gauss, cached]}
+    values = {
+        "python": [version, list(numbers), gauss],
+        "numpy": [str(kind), [int(k) for k in keys], position, has_gauss, cached],
+    }
     return MemberState({"random/torch": torch.get_rng_state()}, values)
 
 

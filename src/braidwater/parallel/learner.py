@@ -53,7 +53,7 @@ class Learner:
             with replica.backward(last=piece == pieces - 1):
                 own = None if weights is None else weights[part]
                 loss = self._loss_sum(self._called, features[part], target[part], own, batch.rows == 0)
-                (loss / divisor if divisor else loss).backward()
+                torch.autograd.backward(loss / divisor if divisor else loss)
             total += loss.item()
         if not math.isfinite(total):
             raise self._not_finite(total, batch, epoch)
@@ -93,7 +93,9 @@ class Learner:
             raise LabelError("A model cannot be trained without a label. Name its column: fit(table, label=...).")
         target = torch.from_numpy(batch.labels)
         target = target.long() if self.training.target == "class" else target.to(self.dtype)
-        weights = None if batch.weights is None else torch.from_numpy(np.asarray(batch.weights, np.float64)).to(self.dtype)
+        weights = (
+            None if batch.weights is None else torch.from_numpy(np.asarray(batch.weights, np.float64)).to(self.dtype)
+        )
         if weights is not None and not batch.rows:
             weights = torch.zeros_like(weights)
         return features_tensor(batch.features, self.dtype), target, weights

@@ -35,12 +35,15 @@ def run_epochs(training: Training, data: Data, replica: Replica, *, strategy: st
     The random number generators of this process are seeded from the training's seed and the worker's rank, and put back
     in the end.
     """
-    with _own_random_numbers(training.seed, replica.rank):
-        return _Run(training, data, replica, strategy).to_the_end()
+    with own_random_numbers(training.seed, replica.rank):
+        return EpochLoop(training, data, replica, strategy).to_the_end()
 
 
-class _Run:
-    """One worker's run: the learner, its mini-batches, and where it stands."""
+class EpochLoop:
+    """One worker's run: the learner, its mini-batches, and where it stands.
+
+    A strategy that takes its steps elsewhere overrides `steps`, `state` and `restore`.
+    """
 
     def __init__(self, training: Training, data: Data, replica: Replica, strategy: str) -> None:
         self.training = training
@@ -65,9 +68,19 @@ class _Run:
         return Trained(weights, progress.history, progress.steps, best_epoch)
 
     def _epoch(self) -> None:
-        progress, epoch = self.progress, self.progress.epoch
-        report = _Report(self.replica, epoch, self.data.rows.kind, self.batches.total_rows)
+        progress = self.progress
         begun = time.perf_counter() - progress.seconds
+        report = Report(self.replica, progress.epoch, self.data.rows.kind, self.batches.total_rows)
+        self.steps(report, begun)
+        self.replica.settle(self.learner)
+        self._record(report, time.perf_counter() - begun)
+        if self.checkpoints is not None:
+            self._write_down(self.checkpoints)
+
+    def steps(self, report: Report, begun: float) -> None:
+        """The steps of the current epoch, from where it stands."""
+        progress, epoch = self.progress, self.progress.epoch
+        report.start()
         for batch in self.batches.epoch(epoch, start=progress.step):
             loss, weight = self.learner.step(batch, progress.steps, epoch)
             progress.loss += loss
@@ -79,16 +92,12 @@ class _Run:
             if self.checkpoints is not None and isinstance(every, int) and progress.steps % every == 0:
                 progress.seconds = time.perf_counter() - begun
                 self._write_down(self.checkpoints)
-        self.replica.settle(self.learner)
-        self._record(report, time.perf_counter() - begun)
-        if self.checkpoints is not None:
-            self._write_down(self.checkpoints)
+        report.finish(time.perf_counter() - begun)
 
-    def _record(self, report: _Report, seconds: float) -> None:
+    def _record(self, report: Report, seconds: float) -> None:
         """End the epoch: its loss, the validation, and whether to go on."""
         progress = self.progress
         loss, weight = self.replica.sum([progress.loss, progress.weight])
-        report.finish(seconds)
         record: dict[str, Any] = {"epoch": progress.epoch + 1, "loss": loss / weight if weight else float("nan")}
         if self.data.validation is not None:
             found = mini_batches(self.training, self.data, self.replica, validation=True)
@@ -115,7 +124,7 @@ class _Run:
     def _write_down(self, checkpoints: Checkpoints) -> None:
         replica, progress = self.replica, self.progress
         begun = time.perf_counter()
-        checkpoints.write_member(progress.steps, replica.rank, self._state())
+        checkpoints.write_member(progress.steps, replica.rank, self.state())
         # every member has its own sums of the running epoch
         totals = replica.sum([progress.loss, progress.weight])
         replica.barrier()
@@ -126,7 +135,8 @@ class _Run:
             emit(CheckpointWritten(path=str(checkpoints.path), step=progress.steps, bytes=written, seconds=seconds))
         replica.barrier()
 
-    def _state(self) -> MemberState:
+    def state(self) -> MemberState:
+        """What this worker writes down in a checkpoint."""
         found = random_state()
         tensors, values = dict(found.tensors), {**found.values, "pending": self.replica.pending()}
         if self.replica.rank == 0 or not self.replica.replicated:
@@ -142,11 +152,15 @@ class _Run:
         if found is None:
             return
         self.progress, own = found
+        self.restore(checkpoints, own)
+
+    def restore(self, checkpoints: Checkpoints, own: MemberState) -> None:
+        """Take up what `state` wrote down."""
         if self.replica.rank:
             self.progress.loss = self.progress.weight = 0.0  # the sums of all are in those of worker 0
         first = own
         if self.replica.rank and self.replica.replicated:
-            _, first = checkpoints.newest(0) or found
+            _, first = checkpoints.newest(0) or (None, own)
         module = _below("module/", first.tensors)
         self.learner.load(module, join_tensors(first.values["optimizer"], first.tensors))
         self.best = _below("best/", first.tensors) or None
@@ -156,19 +170,22 @@ class _Run:
         restore_random_state(own)
 
 
-class _Report:
+class Report:
     """Events of one epoch: one worker announces the epoch and its figures, each its own rows now and then."""
 
     def __init__(self, replica: Replica, epoch: int, origin: str, rows: int) -> None:
         self.replica = replica
         self.epoch = epoch
         self.rows = rows
+        self.origin = origin
         self._since = time.time()
         self._cpu = time.process_time()
         self._rows = 0
         self._loss = self._weight = 0.0
-        if replica.rank == 0:
-            emit(PassStarted(number=epoch + 1, what="epoch", rows=rows, origin=origin))
+
+    def start(self) -> None:
+        if self.replica.rank == 0:
+            emit(PassStarted(number=self.epoch + 1, what="epoch", rows=self.rows, origin=self.origin))
 
     def step(self, rows: int, loss: float, weight: float, step: int) -> None:
         self._rows += rows
@@ -234,7 +251,8 @@ def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 
 
 @contextmanager
-def _own_random_numbers(seed: int, rank: int) -> Iterator[None]:
+def own_random_numbers(seed: int, rank: int) -> Iterator[None]:
+    """Seed the generators of this process, and put them back in the end."""
     before = random_state()
     stream = int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
     torch.manual_seed(stream)

@@ -15,6 +15,7 @@ from braidwater.events import BlockDone, Event, Metric, PassFinished, RunFinishe
 from braidwater.report.tracker import Pass, Tracker
 
 _REFRESH_SECONDS = 0.1
+_BAR_WIDTH = 16
 
 
 def progress(style: str = "auto", stream: IO[str] | None = None) -> Progress:
@@ -27,7 +28,12 @@ def progress(style: str = "auto", stream: IO[str] | None = None) -> Progress:
             model.fit(table, label="late")
     """
     stream = sys.stderr if stream is None else stream
-    views = {"bars": Bars, "lines": Lines, "notebook": Notebook, "none": Silent}
+    views: dict[str, type[Bars | Lines | Notebook | Silent]] = {
+        "bars": Bars,
+        "lines": Lines,
+        "notebook": Notebook,
+        "none": Silent,
+    }
     if style == "auto":
         style = "notebook" if in_notebook() else "bars" if stream.isatty() else "lines"
     if style not in views:
@@ -150,19 +156,27 @@ class Bars(View):
         if not tracker.running or (not urgent and now - self._shown < _REFRESH_SECONDS):
             return
         self._shown = now
-        which = tracker.current
-        live = self._started()
-        title = tracker.title() or "run"
+        live, which = self._started(), tracker.current
         if which is None:
-            live.update(self._task, description=title, total=None, figures="")
+            live.update(self._task, description=tracker.name or "run", total=None, figures="")
             return
+        title, figures = self._fitted(tracker, which)
         total = which.rows if which.rows is None or which.rows >= which.done else None
-        live.update(self._task, description=title, total=total, completed=which.done, figures=tracker.figures(which))
+        live.update(self._task, description=title, total=total, completed=which.done, figures=figures)
+
+    def _fitted(self, tracker: Tracker, which: Pass) -> tuple[str, str]:
+        """Title and figures cut to the width of the terminal: rich would give up the bar instead."""
+        width = self._console.width - _BAR_WIDTH - len("100% 0:00:00") - 5
+        title, figures = tracker.title() or "run", tracker.figures(which)
+        if len(title) + len(figures) > width:
+            title = tracker.pass_title(which)
+        return title, figures[: max(width - len(title), 0)]
 
     def pass_finished(self, tracker: Tracker, which: Pass) -> None:
         if self._live is not None:
-            figures = tracker.figures(which)
-            self._live.update(self._task, total=max(which.done, 1), completed=which.done or 1, figures=figures)
+            title, figures = self._fitted(tracker, which)
+            full = max(which.done, 1)
+            self._live.update(self._task, description=title, total=full, completed=full, figures=figures)
             self._shown = 0.0
 
     def run_finished(self, tracker: Tracker) -> None:
@@ -185,7 +199,7 @@ class Bars(View):
             # transient: what stays on the screen is the summary, and not a bar that stopped somewhere
             columns = (
                 TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=_BAR_WIDTH),
                 TaskProgressColumn(),
                 TextColumn("{task.fields[figures]}", style="cyan", markup=False),
                 TimeElapsedColumn(),

@@ -1,0 +1,209 @@
+"""Training as an aggregate: each worker trains on its own blocks, and merging is averaging.
+
+Zinkevich, Weimer, Li and Smola 2010 ("Parallelized Stochastic Gradient Descent"), with the average taken once an epoch
+and weighted by rows.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from braidwater.aggregates.base import Aggregate
+from braidwater.blocks.base import Block
+from braidwater.blocks.mini_batches import MiniBatches
+from braidwater.blocks.store import MemoryStore, Unit
+from braidwater.engines.base import Engine
+from braidwater.errors import BraidwaterError, EmptyTableError, UnsupportedError, WorkerError
+from braidwater.parallel.base import Data, Replica, Trained, Training
+from braidwater.parallel.checkpoint import Checkpoints, MemberState, join_tensors, split_tensors
+from braidwater.parallel.learner import Learner
+from braidwater.parallel.loop import EpochLoop, Report, own_random_numbers
+
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass
+class LocalState:
+    """The training of one worker so far, or the average of several: weights, and how many rows (their weight) are in them.
+
+    `optimizers` holds the optimiser's state of each worker by the number of the first block of its share.
+    """
+
+    learner: Learner | None = None
+    first_block: int = -1
+    steps: int = 0
+    loss: float = 0.0
+    weight: float = 0.0
+    weights: Weights = field(default_factory=dict)
+    optimizers: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def settled(self) -> LocalState:
+        """The same without a learner, and without memory in common."""
+        if self.learner is None:
+            return LocalState(
+                None, -1, self.steps, self.loss, self.weight, copy.deepcopy(self.weights), dict(self.optimizers)
+            )
+        optimizer = {self.first_block: copy.deepcopy(self.learner.optimizer.state_dict())}
+        return LocalState(None, -1, self.steps, self.loss, self.weight, self.learner.weights(), optimizer)
+
+
+class LocalTraining(Aggregate[LocalState, LocalState]):
+    """One epoch of local training from common weights; the result is the average, weighted by rows.
+
+    `shares` is the number of workers that fold at a time: each takes its part of `batch_size`. The rows of a block are
+    shuffled by the seed, the epoch and the block's number.
+    """
+
+    exact = False
+    what = "epoch"
+
+    def __init__(
+        self,
+        training: Training,
+        weights: Weights,
+        optimizers: dict[int, dict[str, Any]],
+        *,
+        epoch: int,
+        shares: int,
+        steps: int,
+    ) -> None:
+        self.training = training
+        self.weights = weights
+        self.optimizers = optimizers
+        self.epoch = epoch
+        self.shares = shares
+        self.epoch_steps = steps
+
+    def initialize(self) -> LocalState:
+        return LocalState()
+
+    def transition(self, state: LocalState, block: Block) -> LocalState:
+        if not block.rows:
+            return state
+        if state.learner is None:
+            state.learner = Learner(self.training, Replica(), self.training.epochs * self.epoch_steps)
+            state.first_block = block.number
+            state.learner.load(self.weights, copy.deepcopy(self.optimizers.get(block.number)))
+        for batch in self._batches(block).epoch(self.epoch):
+            number = self.epoch * self.epoch_steps + state.steps
+            loss, weight = state.learner.step(batch, number, self.epoch)
+            state.steps += 1
+            state.loss += loss
+            state.weight += weight
+        return state
+
+    def merge(self, state: LocalState, other: LocalState) -> LocalState:
+        if other.steps == 0:
+            return state
+        theirs = other.settled()
+        if state.steps == 0:
+            return theirs
+        ours = state.settled()
+        whole = ours.weight + theirs.weight
+        share = theirs.weight / whole if whole else 0.5
+        for name, tensor in ours.weights.items():
+            if tensor.is_floating_point():  # counters of batch normalisation are not averaged
+                tensor.lerp_(theirs.weights[name], share)
+        ours.optimizers |= theirs.optimizers
+        ours.steps = max(ours.steps, theirs.steps)
+        ours.loss += theirs.loss
+        ours.weight = whole
+        return ours
+
+    def final(self, state: LocalState) -> LocalState:
+        return state.settled()
+
+    def _batches(self, block: Block) -> MiniBatches:
+        store = MemoryStore(block.schema, [Unit(0, block.rows, block.start)], [block.buffer])
+        seed = int(np.random.SeedSequence([self.training.seed, block.number]).generate_state(1)[0])
+        size = -(-self.training.batch_size // self.shares)
+        return MiniBatches(store, self.training.form, batch_size=size, seed=seed)
+
+
+def train_by_aggregates(training: Training, data: Data, engine: Engine, workers: int, optimizer_state: str) -> Trained:
+    """Train with one aggregate an epoch. Validation, checkpoints and early stopping happen here, between the passes."""
+    if data.source is None:
+        raise UnsupportedError(
+            "Averaging(every='epoch') folds the blocks of a source, and there is none. Use every=<steps>."
+        )
+    with own_random_numbers(training.seed, 0), _threads(max(torch.get_num_threads() // workers, 1)):
+        return _AggregateLoop(training, data, engine, workers, optimizer_state).to_the_end()
+
+
+class _AggregateLoop(EpochLoop):
+    """The loop over epochs where the steps of an epoch are an aggregate."""
+
+    def __init__(self, training: Training, data: Data, engine: Engine, workers: int, optimizer_state: str) -> None:
+        self._engine = engine
+        self._optimizer_state = optimizer_state
+        self._optimizers: dict[int, dict[str, Any]] = {}
+        self._shares = min(workers, engine.workers, max(len(data.rows.units), 1))
+        super().__init__(training, data, Replica(), f"averaging every epoch, {self._shares} shares")
+
+    def steps(self, report: Report, begun: float) -> None:
+        assert self.data.source is not None
+        progress = self.progress
+        aggregate = LocalTraining(
+            self.training,
+            self.learner.weights(),
+            self._optimizers,
+            epoch=progress.epoch,
+            shares=self._shares,
+            steps=self.batches.steps,
+        )
+        try:
+            found: LocalState = self._engine.aggregate(self.data.source, aggregate)
+        except WorkerError as error:
+            if isinstance(error.__cause__, BraidwaterError):
+                raise error.__cause__ from error
+            raise
+        if found.steps == 0:
+            raise EmptyTableError("There are no rows to train on.")
+        self.learner.load(found.weights)
+        self._optimizers = self._next_optimizers(found)
+        progress.loss, progress.weight = found.loss, found.weight
+        progress.steps += found.steps
+
+    def _next_optimizers(self, found: LocalState) -> dict[int, dict[str, Any]]:
+        if self._optimizer_state == "reset":
+            return {}
+        if self._optimizer_state == "local" or len(found.optimizers) < 2:
+            return found.optimizers
+        average = _averaged(list(found.optimizers.values()))
+        return dict.fromkeys(found.optimizers, average)
+
+    def state(self) -> MemberState:
+        found = super().state()
+        plain, tensors = split_tensors(self._optimizers, "shares")
+        return MemberState({**found.tensors, **tensors}, {**found.values, "shares": plain})
+
+    def restore(self, checkpoints: Checkpoints, own: MemberState) -> None:
+        super().restore(checkpoints, own)
+        self._optimizers = join_tensors(own.values["shares"], own.tensors) or {}
+
+
+def _averaged(states: list[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of the tensors of several optimisers' states; what is no tensor is the first one's."""
+    mean = copy.deepcopy(states[0])
+    for number, parameter in mean["state"].items():
+        for name, value in parameter.items():
+            if isinstance(value, torch.Tensor):
+                parameter[name] = torch.stack([state["state"][number][name] for state in states]).mean(0)
+    return mean
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
