@@ -157,7 +157,7 @@ def test_more_workers_never_take_longer_and_never_less_cpu() -> None:
 
 
 def test_all_reduce_follows_its_formula() -> None:
-    work = replace(NET, passes=1, step_rows=100, state_bytes=10_000_000)
+    work = replace(NET, passes=1, step_rows=200, state_bytes=10_000_000)
     one, two = (job(work, 20_000), Setting("all_reduce", 2, "disk", "torch"))
     parts = gang_cost(one, two)
     assert parts.steps == 100

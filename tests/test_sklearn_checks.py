@@ -19,6 +19,9 @@ ESTIMATORS = [
 
 
 def expected_failures(estimator):
+    if isinstance(estimator, KMeans):
+        reason = "the seeding draws rows by their number in the table, and a row that is repeated has several numbers"
+        return {"check_sample_weight_equivalence_on_dense_data": reason}
     return {}
 
 

@@ -55,9 +55,12 @@ class Averaging(Strategy):
     def train(self, training: Training, data: Data, engine: Engine) -> Trained:
         if self.every == "epoch" and not draws_random_numbers(training, data):
             return train_by_aggregates(training, data, engine, self.workers, self.optimizer_state)
-        every = self.every
-
+        every = None if self.every == "epoch" else self.every
         stores = data.for_members()
+        steps = -(-data.rows.rows // training.batch_size)
+        if self.optimizer_state == "average" and data.rows.rows // steps < self.workers:
+            # a worker without rows has no moments to average
+            raise OptionError("batch_size", training.batch_size, f"{2 * self.workers} or more for {self.workers} workers")
 
         def run(member: Member) -> Trained | None:
             replica = AveragingReplica(member, every, self.optimizer_state)

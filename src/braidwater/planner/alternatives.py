@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from braidwater.options import format_bytes
 from braidwater.planner.cost import Cost, Job, Setting, first_pass, later_pass, memory_parts
-from braidwater.planner.gang_cost import gang_cost, memory_of_members
+from braidwater.planner.gang_cost import gang_cost, memory_of_members, writing
 from braidwater.planner.tree import Choice, Rejected, format_seconds
 
 
@@ -56,8 +56,8 @@ def _gang_parts(job: Job, setting: Setting) -> dict[str, int]:
     """The larger of two peaks: the pass that writes the blocks is over before the members start."""
     kept = job.block_bytes if setting.cache == "memory" else 0
     training = {"kept blocks": kept, "workers": memory_of_members(job, setting) - kept}
-    writing = memory_parts(job, setting, first=True, compute=False)
-    return max(writing, training, key=lambda parts: sum(parts.values()))
+    first = memory_parts(job, writing(job, setting), first=True, compute=False)
+    return max(first, training, key=lambda parts: sum(parts.values()))
 
 
 def _refused(job: Job, setting: Setting, cost: Cost, needs_disk: int, disk: int) -> str:

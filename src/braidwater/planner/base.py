@@ -17,9 +17,9 @@ class Work:
     `passes` counts readings of the rows, the first included (an epoch of a deep net is a pass). `flops_per_row` is for one
     row in one pass, with or without the first. `row_bytes` is what a row takes in a block, `read_columns` what is read of
     the table. `state_bytes` is one partial state of an aggregate, or the weights that a gang's workers exchange.
-    `step_rows` is the mini-batch of one worker (0: no steps inside a pass). `working_bytes` is what a worker holds beside
-    blocks and states (gradients, moments of the optimiser, activations). `strategies` are those that the work can run
-    under, best guess first; the aggregate shape has only ``("data",)``.
+    `step_rows` are the rows of an optimiser step over all workers (0: no steps inside a pass). `working_bytes` is what a
+    worker holds beside blocks and states (gradients, moments of the optimiser, activations). `strategies` are those that
+    the work can run under, best guess first; the aggregate shape has only ``("data",)``.
     """
 
     name: str

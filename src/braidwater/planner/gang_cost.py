@@ -1,6 +1,6 @@
 """What it costs to train on workers that live at the same time and talk.
 
-With t the time of a worker's own step, kappa how much longer it takes when every core trains, alpha the latency and beta
+With t the time of a worker's part of a step, kappa how much longer it takes when every core trains, alpha the latency and beta
 the seconds a byte of an all-reduce, a step takes
 
 - single: t, with the arithmetic spread over the cores inside the step;
@@ -12,7 +12,7 @@ With measured constants these were within 8 % of torch's DDP in seven of seven c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from braidwater.planner.cost import BLOCK_SECONDS, Cost, Job, Setting, first_pass
@@ -42,8 +42,9 @@ def gang_cost(job: Job, setting: Setting, *, every: int | None = None) -> GangCo
     """All epochs of `job` under `setting`. `every` is the steps between two averages; None: one an epoch."""
     work, machine, workers = job.work, job.machine, setting.workers
     batch = max(work.step_rows, 1)
-    steps = max(ceil(job.rows / (batch * workers)), 1)
-    step = batch * work.flops_per_row / machine.torch_float32 + batch * work.row_bytes / machine.torch_bytes
+    steps = max(ceil(job.rows / batch), 1)
+    part = batch / workers  # a step's rows are shared out, so that what is learnt does not depend on the workers
+    step = part * (work.flops_per_row / machine.torch_float32 + work.row_bytes / machine.torch_bytes)
     update = STEP_SECONDS + 5 * work.state_bytes / machine.memory_rate  # weights, gradients and two moments go by
     if workers == 1:
         spread = 1 + INSIDE_STEP * (machine.cores - 1)
@@ -65,8 +66,17 @@ def gang_cost(job: Job, setting: Setting, *, every: int | None = None) -> GangCo
     moved = int(rounds * 2 * (workers - 1) * work.state_bytes)
     start = Cost(machine.start, machine.start * workers) if workers > 1 else Cost()
     return GangCost(
-        first_pass(job, setting, compute=False), start, compute, Cost(talk, talk * workers, memory, 0, moved), steps
+        first_pass(job, writing(job, setting), compute=False),
+        start,
+        compute,
+        Cost(talk, talk * workers, memory, 0, moved),
+        steps,
     )
+
+
+def writing(job: Job, setting: Setting) -> Setting:
+    """The pass that writes the blocks: on the engine's threads, however many processes train afterwards."""
+    return replace(setting, workers=job.machine.cores)
 
 
 def memory_of_members(job: Job, setting: Setting) -> int:

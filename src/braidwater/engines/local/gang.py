@@ -261,7 +261,7 @@ def _how(code: int) -> str:
 @contextmanager
 def _quiet_launcher() -> Iterator[None]:
     """The launcher logs what is reported here as errors and events, at length and on stderr."""
-    names = [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(("torch.distributed", "torchelastic"))]
     before = [(logger, logger.level) for logger in map(logging.getLogger, names)]
     for logger, _ in before:
         logger.setLevel(logging.CRITICAL + 1)

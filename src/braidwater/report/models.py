@@ -1,0 +1,76 @@
+"""Models by name: what the command line can train, and loading whichever model lies in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from braidwater.errors import ModelSchemaError, UnsupportedError, UserError
+
+# names to the place of a class or factory: strings, so that knowing a name imports neither scikit-learn nor torch
+ESTIMATORS = {
+    "linear_regression": "braidwater.estimators:LinearRegression",
+    "logistic_regression": "braidwater.estimators:LogisticRegression",
+    "k_means": "braidwater.estimators:KMeans",
+    "pca": "braidwater.estimators:PCA",
+    "mlp": "braidwater.deep:mlp",
+    "cnn": "braidwater.deep:cnn",
+}
+
+# what `load` makes of each kind of saved model
+LOADERS = {
+    **{name: place for name, place in ESTIMATORS.items() if "estimators" in place},
+    "trainer": "braidwater.deep:Trainer",
+}
+
+
+class UnknownEstimatorError(UserError):
+    """No estimator has this name.
+
+    >>> print(UnknownEstimatorError("logistic_regresion"))
+    There is no estimator 'logistic_regresion'. Did you mean 'logistic_regression'?
+    """
+
+    def __init__(self, name: str) -> None:
+        near = get_close_matches(name, ESTIMATORS, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(ESTIMATORS)}."
+        super().__init__(f"There is no estimator {name!r}. {hint}")
+
+
+def estimator(name: str) -> Callable[..., Any]:
+    """The class or factory of the estimator `name`, imported now."""
+    if name not in ESTIMATORS:
+        raise UnknownEstimatorError(name)
+    return find(ESTIMATORS[name])
+
+
+def load(path: str | Path) -> Any:
+    """The model in the folder `path`, of whichever kind it is.
+
+    Raises `ModelFileError` and the errors below it when the model cannot be trusted or read.
+    """
+    from braidwater.saving import load_model
+
+    kind = load_model(path).kind
+    if kind not in LOADERS:
+        raise ModelSchemaError(f"The model in {str(path)!r} is of kind {kind!r}, which this version does not know.")
+    return find(LOADERS[kind]).load(path)
+
+
+def find(place: str) -> Any:
+    """The object at ``package.module:Name``, imported now; what cannot be found is a user's mistake."""
+    module, _, name = place.partition(":")
+    if not module or not name:
+        raise UserError(f"{place!r} names nothing to import; write it as package.module:Name.")
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("torch", "torchmetrics"):
+            raise UnsupportedError(f"This needs {missing}: pip install 'braidwater[deep]'.") from error
+        raise UserError(f"{place!r} cannot be imported: {error}.") from error
+    except AttributeError as error:
+        raise UserError(f"Module {module!r} has no {name!r}.") from error
