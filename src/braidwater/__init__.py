@@ -17,6 +17,9 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+# loaded at once: the module of the same name would otherwise take the function's place when something imports it
+from braidwater.options import options
+
 if TYPE_CHECKING:
     from braidwater.blocks import BlockSource as BlockSource
     from braidwater.deep import Trainer as Trainer
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
     from braidwater.estimators import LinearRegression as LinearRegression
     from braidwater.estimators import LogisticRegression as LogisticRegression
     from braidwater.events import listen as listen
-    from braidwater.options import options as options
     from braidwater.parallel import AllReduce as AllReduce
     from braidwater.parallel import Averaging as Averaging
     from braidwater.parallel import Single as Single
@@ -67,14 +69,13 @@ _HOMES = {
     "explain": "report",
     "listen": "events",
     "load": "report",
-    "options": "options",
     "progress": "report",
     "table": "tables",
     "train_test_split": "tables",
     "write_table": "tables",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted([*_HOMES, "options"])  # noqa: PLE0605
 
 try:
     __version__ = version("braidwater")
@@ -89,4 +90,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES})

@@ -7,12 +7,16 @@ from braidwater.aggregates.gram import Gram, GramResult
 from braidwater.aggregates.logistic_gradient import LogisticGradient, LossResult
 from braidwater.aggregates.logistic_hessian import HessianResult, LogisticHessian
 from braidwater.aggregates.moments import Moments, MomentsResult
+from braidwater.aggregates.nearest_centers import DrawnRows, NearestCenters
+from braidwater.aggregates.projected_products import ProjectedProducts
+from braidwater.aggregates.robust_products import RobustProducts
 
 __all__ = [
     "Aggregate",
     "ClassCount",
     "ClassCounts",
     "Count",
+    "DrawnRows",
     "Gram",
     "GramResult",
     "HessianResult",
@@ -22,4 +26,7 @@ __all__ = [
     "LossResult",
     "Moments",
     "MomentsResult",
+    "NearestCenters",
+    "ProjectedProducts",
+    "RobustProducts",
 ]

@@ -14,6 +14,7 @@ import numpy as np
 from braidwater.aggregates.class_counts import class_codes
 from braidwater.blocks.base import Array, Block
 from braidwater.encoding.design import CodeTerm, Design, NumberTerm, Term, WideTerm
+from braidwater.errors import DataError
 from braidwater.kernels import scratch
 
 TILE_ROWS = 4096
@@ -91,6 +92,16 @@ class Columns:
         if self.with_ones:
             shift[-1] = 0
         return shift
+
+    def weights(self, block: Block, rows: slice) -> Array | None:
+        """Row weights as float64, checked not to be negative; None where every row counts once."""
+        stored = self.design.weights(block)
+        if stored is None:
+            return None
+        weights = stored[rows].astype(np.float64)
+        if len(weights) and weights.min() < 0:
+            raise DataError(f"Column {self.design.weight!r} has negative weights, such as {weights.min()}.")
+        return weights
 
     def dense(self, block: Block, rows: slice, shift: Array) -> Array:
         """The dense columns ``(dense_width, rows)`` less `shift`, float64, in this thread's scratch memory."""

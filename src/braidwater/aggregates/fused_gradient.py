@@ -35,6 +35,21 @@ def fused_transition(linear: LinearMap, state: LossState, block: Block) -> LossS
     return state
 
 
+def fused_losses(z: Array, labels: Array, weights: Array | None) -> tuple[Array, Array]:
+    """`logistic_loss` in compiled code: z ``(K, rows)`` becomes the residuals."""
+    kind = "32" if z.dtype == np.float32 else "64"
+    loss, wrong = np.empty(len(z)), np.empty(len(z))
+    if weights is None:
+        run = getattr(fused, f"loss{kind}")
+        for k, row in enumerate(z):
+            loss[k], wrong[k] = run(row, labels, row)
+    else:
+        run = getattr(fused, f"weighted_loss{kind}")
+        for k, row in enumerate(z):
+            loss[k], wrong[k] = run(row, labels, weights, row)
+    return loss, wrong
+
+
 def _one_group(
     linear: LinearMap, state: LossState, block: Block, matrix: Array, raw: Array, intercept: float
 ) -> LossState:

@@ -87,12 +87,11 @@ class Gram(Aggregate[GramState, GramResult]):
             return state
         columns = self.columns
         shift = columns.reference(block)
-        weights = self.design.weights(block)
         weight = 0.0
         sums = np.zeros(columns.width)
         products = np.zeros((columns.width, columns.width))
         for tile in block.slices(TILE_ROWS):
-            w = None if weights is None else weights[tile].astype(np.float64)
+            w = columns.weights(block, tile)
             dense = columns.dense(block, tile, shift)
             sums += weighted_sums(columns, block, tile, dense, w)
             products += weighted_products(columns, block, tile, dense, w)

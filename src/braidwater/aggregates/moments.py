@@ -73,13 +73,12 @@ class Moments(Aggregate[MomentsState, MomentsResult]):
             return state
         columns, width = self.columns, self.design.width
         shift = columns.reference(block)
-        weights = self.design.weights(block)
         rows, weight = 0, 0.0
         sums = np.zeros(columns.width)
         squares = np.zeros(columns.width)
         cross = np.zeros((columns.width, columns.targets))
         for tile in block.slices(TILE_ROWS):
-            w = None if weights is None else weights[tile].astype(np.float64)
+            w = columns.weights(block, tile)
             dense = columns.dense(block, tile, shift)
             part = weighted_sums(columns, block, tile, dense, w)
             sums += part

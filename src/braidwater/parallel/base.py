@@ -32,7 +32,7 @@ class Training:
     """What is to be trained, and how, whatever the number of workers.
 
     `module` holds the weights to start from; nobody changes them. `loss(output, target)` gives one number a row, or their
-    mean. `optimizer` is called with the module of each worker. `schedule(step, steps)` is the factor of the learning rate at
+    mean. Features are multiplied with `input_scale` (the bytes of images with 1/255). `optimizer` is called with the module of each worker. `schedule(step, steps)` is the factor of the learning rate at
     a step (counted from 0) of all steps. `batch_size` is the most rows of an optimiser step over all workers; `accumulate`
     cuts a worker's part of it into that many pieces that are computed one after another, which bounds memory and changes
     nothing else. `target` says whether labels are class codes or numbers. `metrics` makes the metrics that are computed
@@ -43,6 +43,7 @@ class Training:
     loss: Callable[[Any, Any], Any]
     optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer]
     form: RowForm
+    input_scale: float = 1.0
     target: Literal["class", "number"] = "class"
     schedule: Callable[[int, int], float] | None = None
     epochs: int = 1
@@ -63,16 +64,17 @@ class Training:
 class Data:
     """The rows to train on, and those to validate on after each epoch.
 
-    `source` is where `rows` come from. Only strategies that run as aggregates need it, and it stays in this process.
+    `validation_form` is that of the validation's rows where it is not the training's. `source` is where `rows` come from. Only strategies that run as aggregates need it, and it stays in this process.
     """
 
     rows: BlockStore
     validation: BlockStore | None = None
+    validation_form: RowForm | None = None
     source: BlockSource | None = None
 
     def for_members(self) -> Data:
         """What other processes get: stores travel as the paths of their files."""
-        return Data(self.rows, self.validation)
+        return Data(self.rows, self.validation, self.validation_form)
 
 
 @dataclass(frozen=True)

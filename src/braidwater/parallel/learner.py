@@ -88,7 +88,7 @@ class Learner:
         return found | {f"validation_{name}": float(metric.compute()) for name, metric in metrics.items()}
 
     def tensors(self, batch: MiniBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Features (images as numbers from 0 to 1), target and row weights of a mini-batch."""
+        """Features, target and row weights of a mini-batch."""
         if batch.labels is None:
             raise LabelError("A model cannot be trained without a label. Name its column: fit(table, label=...).")
         target = torch.from_numpy(batch.labels)
@@ -98,7 +98,7 @@ class Learner:
         )
         if weights is not None and not batch.rows:
             weights = torch.zeros_like(weights)
-        return features_tensor(batch.features, self.dtype), target, weights
+        return features_tensor(batch.features, self.dtype, self.training.input_scale), target, weights
 
     def _loss_sum(
         self,
@@ -171,10 +171,10 @@ class Learner:
             self.optimizer.load_state_dict(optimizer)
 
 
-def features_tensor(features: np.ndarray[Any, Any], dtype: torch.dtype) -> torch.Tensor:
-    """Features as the module gets them: numbers of `dtype`; bytes (images) become numbers from 0 to 1."""
-    tensor = torch.from_numpy(features)
-    return tensor.to(dtype).div_(255) if tensor.dtype == torch.uint8 else tensor.to(dtype)
+def features_tensor(features: np.ndarray[Any, Any], dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
+    """Features as the module gets them: numbers of `dtype`, multiplied with `scale` (the bytes of images with 1/255)."""
+    tensor = torch.from_numpy(features).to(dtype)
+    return tensor if scale == 1.0 else tensor * scale
 
 
 def _autocast(precision: str) -> AbstractContextManager[Any]:

@@ -219,10 +219,12 @@ class Report:
 
 def mini_batches(training: Training, data: Data, replica: Replica, *, validation: bool = False) -> MiniBatches:
     """The mini-batches of a worker: in the seed's order to train, in the table's to validate."""
-    store = data.validation if validation and data.validation is not None else data.rows
+    store, form = data.rows, training.form
+    if validation and data.validation is not None:
+        store, form = data.validation, data.validation_form or form
     return MiniBatches(
         store,
-        training.form,
+        form,
         batch_size=training.batch_size,
         seed=training.seed,
         rank=replica.rank,

@@ -24,6 +24,7 @@ from braidwater.encoding.design import Design, NumberTerm
 from braidwater.kernels.choice import KernelName
 from braidwater.options import current_options
 from braidwater.planner.constants import REFERENCE, Machine, memory_bytes, processor, store_machine
+from braidwater.planner.cost import MODEL_BYTES
 
 Collectives = Callable[[], dict[str, float]]
 
@@ -111,7 +112,8 @@ def _kernels(gemm: float) -> dict[str, float]:
         seconds[kernel] = best_of(partial(aggregate.transition, state, block))
     flops = 4 * design.width * block.rows
     return {
-        "blas_bytes": block.bytes / max(seconds["blas"] - flops / gemm, 0.2 * seconds["blas"]),
+        "blas_bytes": (block.bytes + MODEL_BYTES * block.rows)
+        / max(seconds["blas"] - flops / gemm, 0.2 * seconds["blas"]),
         "fused_flops": flops / seconds["fused"],
         "compile": min(seconds["fused_first"], 3.0),
     }

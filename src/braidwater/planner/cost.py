@@ -18,9 +18,7 @@ from braidwater.tables.base import TableStatistics
 BLOCK_SECONDS = 60e-6  # Python's share of a block: taking it up, its state, its events
 PASS_SECONDS = 1e-3  # starting threads, the decision between two passes
 CACHED_SHARE = 0.6  # of the free memory: a larger file is read past the system's cache (see `DiskStore`)
-MODEL_BYTES = (
-    36  # of predictors, losses and residuals of a row for one more model of the same scan, in and out of temporaries
-)
+MODEL_BYTES = 36  # in and out of temporaries for a row and model: predictor, loss, residual
 _READER_BYTES = {"parquet": 100_000_000, "duckdb": 200_000_000, "csv": 200_000_000, "arrow": 0}
 
 
@@ -114,7 +112,7 @@ def compute_seconds(job: Job, kernel: Kernel) -> float:
     """CPU seconds of the arithmetic of one pass over all rows."""
     work, machine = job.work, job.machine
     flops, size = work.flops_per_row, work.row_bytes
-    passing = size + MODEL_BYTES * (work.models - 1)
+    passing = size + MODEL_BYTES * work.models
     match kernel:
         case "fused":
             row = flops / machine.fused_flops + size / machine.memory_rate

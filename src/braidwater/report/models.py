@@ -44,7 +44,8 @@ def estimator(name: str) -> Callable[..., Any]:
     """The class or factory of the estimator `name`, imported now."""
     if name not in ESTIMATORS:
         raise UnknownEstimatorError(name)
-    return find(ESTIMATORS[name])
+    found: Callable[..., Any] = find(ESTIMATORS[name])
+    return found
 
 
 def load(path: str | Path) -> Any:

@@ -19,9 +19,9 @@ import pytest
 from braidwater.aggregates.base import Aggregate, Iteration
 from braidwater.blocks.base import Array, Block, BlockColumn, BlockSchema
 from braidwater.blocks.source import BlockSource, CacheChoice
-from braidwater.engines.base import Engine, Task
-from braidwater.errors import WorkerError, WorkerLostError
-from braidwater.events import BlockDone, Event, PassFinished, PassStarted, listen
+from braidwater.engines.base import Engine, Member, Task
+from braidwater.errors import UnsupportedError, WorkerError, WorkerLostError
+from braidwater.events import BlockDone, Event, Metric, PassFinished, PassStarted, listen
 from braidwater.tables import table
 
 Make = Callable[[int], Engine]
@@ -218,6 +218,65 @@ def check_tasks_end_in_outcomes(make: Make) -> None:
     assert isinstance(outcomes["task 3"].error, WorkerLostError)
 
 
+def check_a_gang_shares_the_blocks_and_talks(make: Make) -> None:
+    """Results come in the order of ranks, events arrive where the gang was started, collectives work."""
+    engine = make(2)
+    if not engine.capabilities.gang:
+        with pytest.raises(UnsupportedError):
+            engine.gang(lambda member: None, 2)
+        return
+    events: list[Event] = []
+    with source("disk") as rows, listen(events.append):
+        found = engine.gang(_sum_of_a_share, 2, source=rows)
+    assert [rank for rank, _, _ in found] == [0, 1]
+    assert sum(own for _, own, _ in found) == ROWS * (ROWS - 1) / 2
+    assert {total for _, _, total in found} == {ROWS * (ROWS - 1) / 2}
+    assert sorted(event.value for event in events if isinstance(event, Metric)) == [0.0, 1.0]
+
+
+def check_a_dead_member_ends_the_gang_and_not_in_a_hang(make: Make) -> None:
+    """One that is killed is named; after a restart the gang may succeed; an error keeps its traceback and its rank."""
+    engine = make(2)
+    if not engine.capabilities.gang:
+        return
+    with pytest.raises(WorkerLostError, match=r"Worker 1 .*SIGKILL"):
+        engine.gang(_die_at_first, 2)
+    assert engine.gang(_die_at_first, 2, max_restarts=1) == [1, 1]
+    with pytest.raises(WorkerError, match=r"(?s)1.*_fail_at_one.*the second member"):
+        engine.gang(_fail_at_one, 2)
+
+
+def _sum_of_a_share(member: Member) -> tuple[int, float, float]:
+    import torch
+    import torch.distributed as distributed
+
+    assert member.source is not None
+    store = member.source.store
+    assert store is not None
+    own = sum(float(store.read(unit.number)["number"].sum()) for unit in store.units[member.rank :: member.size])
+    member.emit(Metric(name="rank", value=float(member.rank), step=1))
+    total = torch.tensor([own], dtype=torch.float64)
+    distributed.all_reduce(total)
+    return member.rank, own, float(total)
+
+
+def _die_at_first(member: Member) -> int:
+    import torch.distributed as distributed
+
+    if member.rank == 1 and member.restarts == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    distributed.barrier()
+    return member.restarts
+
+
+def _fail_at_one(member: Member) -> None:
+    import torch.distributed as distributed
+
+    if member.rank == 1:
+        raise ZeroDivisionError("the second member")
+    distributed.barrier()
+
+
 def _work(number: int) -> int:
     if number == 2:
         raise ValueError("two")
@@ -237,4 +296,6 @@ ENGINE_CHECKS = (
     check_passes_and_blocks_are_announced,
     check_mapped_rows_keep_their_order,
     check_tasks_end_in_outcomes,
+    check_a_gang_shares_the_blocks_and_talks,
+    check_a_dead_member_ends_the_gang_and_not_in_a_hang,
 )

@@ -14,6 +14,7 @@ from braidwater.blocks.store import BlockStore
 from braidwater.engines.base import Capabilities, Engine, Member, Outcome, Task
 from braidwater.engines.local.feed import Piece, StoreFeed, TableFeed, blamed
 from braidwater.engines.local.fold import OrderedFold
+from braidwater.engines.local.memory import memory_used
 from braidwater.engines.local.processes import run_tasks
 from braidwater.engines.local.threads import map_in_order, run_threads
 from braidwater.errors import OptionError
@@ -67,6 +68,7 @@ class LocalEngine(Engine):
                 bytes_read=size,
             )
         )
+        emit(memory_used())
         return aggregate.final(state)
 
     def materialise(self, source: BlockSource) -> BlockStore:

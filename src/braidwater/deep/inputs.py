@@ -1,0 +1,105 @@
+"""What a module gets: a batch of one image a row, or the rows of the design."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from braidwater.blocks.base import Array, Block, BlockColumn, BlockSchema
+from braidwater.blocks.windows import RowForm
+from braidwater.encoding import FittedEncoding
+from braidwater.encoding.wide import FittedWide
+from braidwater.parallel.learner import features_tensor
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """How encoded rows become a module's input.
+
+    `shape` is that of one row: ``(width,)`` of the design, or of the image that is the only feature. Images come as they are
+    stored and are multiplied with `scale` on the way into the module.
+    """
+
+    encoding: FittedEncoding
+    precision: str = "float32"
+
+    @property
+    def image(self) -> FittedWide | None:
+        """The encoder of the image, where the features are one image."""
+        column = self.encoding.features[0]
+        return column if self.encoding.image_shape is not None and isinstance(column, FittedWide) else None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.encoding.image_shape or (self.encoding.design.width,)
+
+    @property
+    def scale(self) -> float:
+        image = self.image
+        return 1.0 if image is None or image.scale is None else image.scale
+
+    @property
+    def rows(self) -> RowForm:
+        """The same for mini-batches."""
+        image = self.image
+        dtype = "float64" if self.precision == "float64" else "float32"
+        return RowForm(self.encoding.design, None if image is None else image.column, dtype)
+
+    def dense(self, block: Block) -> Array:
+        """A block's features, ``(rows, *shape)``."""
+        if self.image is not None:
+            return block[self.image.column]
+        return self.encoding.design.dense(block, dtype=self.rows.dtype).T
+
+    def tensor(self, features: Array) -> torch.Tensor:
+        """Features as the module gets them."""
+        dtype = torch.float64 if self.precision == "float64" else torch.float32
+        return features_tensor(np.ascontiguousarray(features), dtype, self.scale)
+
+    def encode(self, batch: pa.RecordBatch) -> tuple[Array, Array | None]:
+        """The features of a batch, and which of its rows are in them (None: all)."""
+        encoded = [column.encode(batch.column(batch.schema.get_field_index(column.column))) for column in self.encoding.features]
+        arrays: dict[str, Array] = {}
+        for part in encoded:
+            arrays |= part.arrays
+        missing = [part.missing for part in encoded if part.missing is not None]
+        kept = None if not missing else ~np.logical_or.reduce(missing)
+        if kept is not None:
+            arrays = {name: values[kept] for name, values in arrays.items()}
+        return self.dense(Block.from_arrays(arrays, feature_schema(self.encoding))), kept
+
+
+def feature_schema(encoding: FittedEncoding) -> BlockSchema:
+    """The schema of blocks that hold the features alone."""
+    columns: dict[str, BlockColumn] = {stored.name: stored for column in encoding.features for stored in column.stored}
+    return BlockSchema.ordered(list(columns.values()))
+
+
+@dataclass(frozen=True)
+class FlatDesign:
+    """The same input as a design, for aggregates over features ``(rows, numbers of a row)``, labels and weights."""
+
+    form: InputForm
+
+    @property
+    def width(self) -> int:
+        return int(np.prod(self.form.shape))
+
+    def dense(self, block: Block, rows: Any = None, **_: Any) -> Array:
+        return self.form.dense(block).reshape(block.rows, -1).T
+
+    def labels(self, block: Block) -> Array:
+        return self.form.encoding.design.labels(block)
+
+    def weights(self, block: Block) -> Array | None:
+        return self.form.encoding.design.weights(block)
+
+
+def parts(rows: int, size: int) -> Sequence[slice]:
+    """Slices of at most `size` rows."""
+    return [slice(begin, min(begin + size, rows)) for begin in range(0, rows, size)]

@@ -1,0 +1,95 @@
+"""The package as a whole: light to import, its names are there, the README's code runs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import braidwater
+from braidwater import errors
+from braidwater.events import Event, Metric, as_record, emit, from_record, listen
+from braidwater.options import Options, current_options, options
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_public_name_is_there_and_described():
+    for name in braidwater.__all__:
+        assert getattr(braidwater, name).__doc__, name
+    assert set(braidwater.__all__) <= set(dir(braidwater))
+        assert not inspect.ismodule(getattr(braidwater, name)), name
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = braidwater.nothing
+
+
+HEAVY = ("torch", "sklearn", "numba", "scipy", "pandas", "pyarrow", "duckdb", "pyspark")
+
+
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("import braidwater", HEAVY),
+        ("import braidwater.cli", HEAVY),
+        ("import braidwater; braidwater.table; braidwater.train_test_split", ("torch", "sklearn", "numba", "pandas")),
+        ("import braidwater; braidwater.LogisticRegression", ("torch",)),
+        ("import braidwater; braidwater.AllReduce, braidwater.Averaging", ("sklearn",)),
+    ],
+)
+def test_importing_loads_no_more_than_is_needed(code, heavy):
+    script = f"{code}\nimport sys\nprint([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_examples_of_the_readme_run(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for code in blocks:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_every_error_stands_in_the_tree_of_its_module():
+    tree = errors.__doc__
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and kind.__module__ == errors.__name__:
+            assert name in tree, f"{name} is missing from the tree in errors.py"
+            assert issubclass(kind, (errors.BraidwaterError, errors.BraidwaterWarning))
+
+
+def test_events_cross_processes_as_records():
+    for kind in Event.__subclasses__():
+        assert kind.__doc__
+    event = Metric(name="loss", value=0.5, step=3, epoch=1)
+    assert from_record(as_record(event)) == event
+
+
+def test_listeners_hear_what_happens_inside_and_nothing_else():
+    heard = []
+    with listen(heard.append):
+        emit(Metric(name="a", value=1.0, step=1))
+    emit(Metric(name="b", value=1.0, step=1))
+    assert [event.name for event in heard] == ["a"]
+
+
+def test_options_hold_inside_their_block_and_are_checked():
+    before = current_options()
+    with options(memory="512MB", workers=1) as inside:
+        assert (inside.memory, current_options().workers) == (512_000_000, 1)
+    assert current_options() == before
+    for wrong in ({"memory": "lots"}, {"memory": 10}, {"workers": 0}, {"color": 1}):
+        with pytest.raises(errors.OptionError), options(**wrong):
+            pass
+
+
+def test_options_come_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("BRAIDWATER_MEMORY", "256MB")
+    monkeypatch.setenv("BRAIDWATER_WORKERS", "3")
+    monkeypatch.setenv("BRAIDWATER_CACHE", str(tmp_path))
+    found = Options()
+    assert (found.memory, found.workers, found.cache_directory) == (256_000_000, 3, tmp_path)
