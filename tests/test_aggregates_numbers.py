@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
-from test_aggregates_laws import BLOCK, MEAN, NAMES, POINTS, ROWS, SPREAD, STANDARD, TWO, WIDTH, design
 
 from braidwater.aggregates import (
     ClassCounts,
@@ -20,6 +19,7 @@ from braidwater.aggregates import (
 from braidwater.blocks.base import Block
 from braidwater.encoding.design import NumberTerm, design_of
 from braidwater.errors import DataError, LabelError
+from test_aggregates_laws import BLOCK, MEAN, NAMES, POINTS, ROWS, SPREAD, STANDARD, TWO, WIDTH, design
 
 X = design().dense(BLOCK).T
 Z = np.hstack([(X - MEAN) / SPREAD, np.ones((ROWS, 1))])
@@ -41,7 +41,7 @@ def test_gram_is_the_matrix_of_centred_products(classes):
     centred = both - np.average(both, axis=0, weights=W)
     expected = (centred * W[:, None]).T @ centred
     np.testing.assert_allclose(found.products, expected, rtol=1e-9, atol=1e-9 * abs(expected).max())
-    np.testing.assert_allclose(found.uncentred[:WIDTH, :WIDTH], (X * W[:, None]).T @ X, rtol=1e-10)
+    np.testing.assert_allclose(found.uncentred[:WIDTH, :WIDTH], (X * W[:, None]).T @ X, rtol=1e-10, atol=1e-9)
     assert (found.rows, found.weight) == (ROWS, W.sum())
 
 
@@ -76,7 +76,7 @@ def test_negative_weights_are_refused():
 
 
 def test_a_class_code_out_of_range_is_named():
-    with pytest.raises(LabelError, match="class code 2.*there are 2 classes"):
+    with pytest.raises(LabelError, match=r"class code 2.*there are 2 classes"):
         result(ClassCounts(design(), 2))
 
 

@@ -92,7 +92,8 @@ def test_a_strategy_that_learns_something_else_is_taken_by_name_only() -> None:
 
 
 def test_members_of_a_gang_share_blocks_through_a_file() -> None:
-    assert planned(10_000, NET, strategy="all_reduce", workers=2).chosen.cache == "disk"
+    assert planned(20_000, NET, strategy="all_reduce", workers=2).chosen.cache == "disk"
+    assert planned(1_000, NET, strategy="all_reduce", workers=2).chosen.cache == "memory", "small ones are handed over"
     with pytest.raises(UnsupportedError, match="cache='disk' keeps memory small"):
         planned(10_000, NET, cache="none")
 

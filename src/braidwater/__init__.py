@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 # loaded at once: the module of the same name would otherwise take the function's place when something imports it
-from braidwater.options import options
+from braidwater.options import options as options
 
 if TYPE_CHECKING:
     from braidwater.blocks import BlockSource as BlockSource
@@ -75,7 +75,7 @@ _HOMES = {
     "write_table": "tables",
 }
 
-__all__ = sorted([*_HOMES, "options"])  # noqa: PLE0605
+__all__ = sorted([*_HOMES, "options"])
 
 try:
     __version__ = version("braidwater")

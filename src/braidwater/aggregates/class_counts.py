@@ -53,7 +53,9 @@ def class_codes(design: Design, block: Block, rows: slice, classes: int) -> Arra
     """The label of some rows as codes (intp), checked to lie below `classes`."""
     stored = design.labels(block)[rows]
     codes = stored.astype(np.intp)
-    if len(codes) and (codes.min() < 0 or codes.max() >= classes or (stored.dtype.kind == "f" and np.any(codes != stored))):
+    if len(codes) and (
+        codes.min() < 0 or codes.max() >= classes or (stored.dtype.kind == "f" and np.any(codes != stored))
+    ):
         wrong = next(value for value in stored.tolist() if value != int(value) or not 0 <= value < classes)
         raise LabelError(
             f"Label {design.label!r} has the class code {wrong!r}, but there are {classes} classes, 0 to {classes - 1}."

@@ -18,7 +18,8 @@ from braidwater.errors import DataError
 from braidwater.kernels import scratch
 
 TILE_ROWS = 4096
-# Below this many levels a one-hot column in the tile, multiplied by BLAS, is cheaper than a sum by code for every other column.
+# Below this many levels a one-hot column in the tile, multiplied by BLAS, is cheaper than a sum by code for every other
+# column.
 DENSE_LEVELS = 16
 
 
@@ -26,9 +27,9 @@ DENSE_LEVELS = 16
 class Columns:
     """The columns of a design in the order in which products are computed: dense features, extra rows, sparse features.
 
-    Extra rows are the label (``classes`` is None: the number; 2: one row that is 1 for the second class; more: a row for
-    each class) if `with_label`, then a row of ones if `with_ones`. `order` turns the computed order into that of the
-    design with the extra rows behind it.
+    Extra rows are the label (``classes`` is None: the number; 2: one row that is 1 for the second class; more: a row
+    for each class) if `with_label`, then a row of ones if `with_ones`. `order` turns the computed order into that of
+    the design with the extra rows behind it.
     """
 
     design: Design

@@ -8,7 +8,7 @@ import numpy as np
 
 from braidwater.aggregates.linear_map import LinearMap, _codes, _matrix
 from braidwater.blocks.base import Array, Block
-from braidwater.encoding.design import CodeTerm, NumberTerm
+from braidwater.encoding.design import CodeTerm, NumberTerm, WideTerm
 from braidwater.kernels import fused_logistic as fused
 from braidwater.kernels import scratch
 
@@ -83,8 +83,8 @@ def _tile(
         part = raw[term.begin : term.begin + term.width]
         if isinstance(term, CodeTerm):
             z += np.append(part, 0.0).astype(dtype)[_codes(term, block, tile)]
-        elif _is_compiled(term, block):
-            fused.add_predictor(block.matrix(term.columns), part.astype(dtype), z, tile.start, tile.stop)  # type: ignore[union-attr]
+        elif (matrix := _floats(term, block)) is not None:
+            fused.add_predictor(matrix, part.astype(dtype), z, tile.start, tile.stop)
         else:
             z += part.astype(dtype) @ _matrix(term, block, tile, dtype)
     labels = design.labels(block)[tile].astype(dtype)
@@ -102,16 +102,20 @@ def _tile(
         target = state.gradient[term.begin : term.begin + term.width, 0]
         if isinstance(term, CodeTerm):
             target += np.bincount(_codes(term, block, tile), weights=r, minlength=term.width + 1)[: term.width]
-        elif _is_compiled(term, block):
+        elif (matrix := _floats(term, block)) is not None:
             part = np.zeros(term.width)
-            fused.add_gradient(block.matrix(term.columns), r, part, tile.start, tile.stop)  # type: ignore[union-attr]
+            fused.add_gradient(matrix, r, part, tile.start, tile.stop)
             target += part
         else:
             target += _matrix(term, block, tile, dtype) @ r
 
 
-def _is_compiled(term: Any, block: Block) -> bool:
-    return isinstance(term, NumberTerm) and block.matrix(term.columns).dtype in (np.float32, np.float64)
+def _floats(term: NumberTerm | WideTerm, block: Block) -> Array | None:
+    """The stored columns of a group of floats, for which there is compiled code; None for anything else."""
+    if isinstance(term, WideTerm):
+        return None
+    matrix = block.matrix(term.columns)
+    return matrix if matrix.dtype in (np.float32, np.float64) else None
 
 
 def _add(state: LossState, loss: float, wrong: float, residual: float) -> None:

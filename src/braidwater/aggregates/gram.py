@@ -28,7 +28,8 @@ class GramResult:
     """What `Gram` found; float64, weighted by the row weights where there are any.
 
     `mean` ``(width + targets,)`` and `products` ``(width + targets, width + targets)`` have the features first and what
-    the label makes behind; products are centred and not divided: ``sum(w (x - mean) (x - mean)')``. `width` counts features.
+    the label makes behind; products are centred and not divided: ``sum(w (x - mean) (x - mean)')``. `width` counts
+    features.
     """
 
     rows: int

@@ -1,8 +1,8 @@
 """Products of a design with weights, and of residuals with a design, tile by tile, for many models at once.
 
-Standardisation is folded into the weights; categories are gathered and summed by code; numbers and vectors go through BLAS (or through
-a compiled loop for a single model). Columns stored in float32, or in integers that float32 holds exactly, are multiplied in float32;
-all others in float64.
+Standardisation is folded into the weights; categories are gathered and summed by code; numbers and vectors go through
+BLAS (or through a compiled loop for a single model). Columns stored in float32, or in integers that float32 holds
+exactly, are multiplied in float32; all others in float64.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from braidwater.blocks.base import Array, Block
 from braidwater.encoding.design import CodeTerm, Design, NumberTerm, Term, WideTerm
 from braidwater.kernels import scratch
 
-# A column whose mean is this many standard deviations from zero loses more than four of float32's 24 bits when its centre is taken off
-# after the product instead of before: such columns are multiplied in float64.
+# A column whose mean is this many standard deviations from zero loses more than four of float32's 24 bits when its
+# centre is taken off after the product instead of before: such columns are multiplied in float64.
 FAR = 16.0
 _EXACT_IN_FLOAT32 = ("float32", "float16", "int8", "uint8", "int16", "uint16", "bool")
 

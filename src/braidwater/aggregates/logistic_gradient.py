@@ -35,7 +35,8 @@ class LossResult:
     """Sums over rows for K models of C columns of weights each (C is 1 for two classes).
 
     `weight` sums the row weights, `loss` ``(K,)`` the weighted log-losses. `gradient` ``(K, C, width + 1)`` is the
-    derivative of `loss` by the standardised weights, the intercept last. `wrong` ``(K,)`` counts rows whose class is not the likeliest.
+    derivative of `loss` by the standardised weights, the intercept last. `wrong` ``(K,)`` counts rows whose class is
+    not the likeliest.
     """
 
     weight: float
@@ -47,9 +48,10 @@ class LossResult:
 class LogisticGradient(Aggregate[LossState, LossResult]):
     """Log-loss and its gradient at K points: one scan serves K models.
 
-    `points` ``(K, C, width + 1)``, float64: weights for the standardised columns of `design`, the intercept last; C is 1 for
-    two classes (codes 0 and 1), else the number of classes. `kernel` ``"fused"`` runs compiled code for two classes
-    (4-10 ns a row at 30 float32 columns for one model, 2-3 for each of many), ``"blas"`` numpy, with the same result to rounding.
+    `points` ``(K, C, width + 1)``, float64: weights for the standardised columns of `design`, the intercept last; C is
+    1 for two classes (codes 0 and 1), else the number of classes. `kernel` ``"fused"`` runs compiled code for two
+    classes (4-10 ns a row at 30 float32 columns for one model, 2-3 for each of many), ``"blas"`` numpy, with the same
+    result to rounding.
     """
 
     what = "gradient"
@@ -68,9 +70,7 @@ class LogisticGradient(Aggregate[LossState, LossResult]):
     def initialize(self) -> LossState:
         models, columns, _ = self.points.shape
         flat = models * columns
-        return LossState(
-            0.0, np.zeros(models), np.zeros(models), np.zeros(flat), np.zeros((self.design.width, flat))
-        )
+        return LossState(0.0, np.zeros(models), np.zeros(models), np.zeros(flat), np.zeros((self.design.width, flat)))
 
     def transition(self, state: LossState, block: Block) -> LossState:
         if block.rows == 0:
@@ -95,7 +95,8 @@ class LogisticGradient(Aggregate[LossState, LossResult]):
         linear.forward(block, tile, z, raw, intercepts)
         offsets = self.design.offsets(block)
         if offsets is not None:
-            # the offset is for the first of the classes' columns: a multinomial model refuses offsets before it comes here
+            # the offset is for the first of the classes' columns: a multinomial model refuses offsets before it comes
+            # here
             z += offsets[tile].astype(dtype)
         stored = self.design.weights(block)
         weights = None if stored is None else stored[tile].astype(dtype)
@@ -130,4 +131,3 @@ class LogisticGradient(Aggregate[LossState, LossResult]):
         gradient[:, :-1] = self.linear_map.standardised_gradient(state.gradient, state.residual).T
         gradient[:, -1] = state.residual
         return LossResult(state.weight, state.loss.copy(), gradient.reshape(models, columns, width), state.wrong.copy())
-

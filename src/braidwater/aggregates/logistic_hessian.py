@@ -17,7 +17,10 @@ from braidwater.kernels.logistic_loss import logistic_loss, softmax_loss
 
 @dataclass
 class HessianState:
-    """Sums over rows in the computed order of columns; `hessian` ``(K, C, C, columns, columns)``, blocks on and above the diagonal."""
+    """Sums over rows in the computed order of columns.
+
+    `hessian` ``(K, C, C, columns, columns)`` holds the blocks on and above the diagonal.
+    """
 
     rows: int
     weight: float
@@ -46,8 +49,8 @@ class HessianResult:
 class LogisticHessian(Aggregate[HessianState, HessianResult]):
     """Log-loss, gradient and Hessian (X'WX) at K points in one pass, in float64 throughout.
 
-    `points` as for `LogisticGradient`. Cost: 60-100 ns a row and model at 30 columns, growing with the square of the columns
-    and of the classes; memory ``8 K (C (width + 1))^2`` bytes a state.
+    `points` as for `LogisticGradient`. Cost: 60-100 ns a row and model at 30 columns, growing with the square of the
+    columns and of the classes; memory ``8 K (C (width + 1))^2`` bytes a state.
     """
 
     what = "Hessian"
@@ -60,7 +63,12 @@ class LogisticHessian(Aggregate[HessianState, HessianResult]):
     def initialize(self) -> HessianState:
         models, c, width = self.points.shape
         return HessianState(
-            0, 0.0, np.zeros(models), np.zeros(models), np.zeros((models, c, width)), np.zeros((models, c, c, width, width))
+            0,
+            0.0,
+            np.zeros(models),
+            np.zeros(models),
+            np.zeros((models, c, width)),
+            np.zeros((models, c, c, width, width)),
         )
 
     def transition(self, state: HessianState, block: Block) -> HessianState:

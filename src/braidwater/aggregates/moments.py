@@ -29,7 +29,8 @@ class MomentsResult:
     """What `Moments` found; all float64, weighted by the row weights where there are any.
 
     `rows` counts rows, `weight` sums their weights. `mean` and `variance` (divided by `weight`) are ``(width,)``.
-    `target_mean` ``(targets,)`` and `target_products` ``(targets, targets)``, `cross_products` ``(width, targets)`` are of the
+    `target_mean` ``(targets,)`` and `target_products` ``(targets, targets)``, `cross_products` ``(width, targets)`` are
+    of the
     label: the number itself, or 1 for the second of two classes, or a target for each of more classes. Products are
     centred and not divided: ``sum(w (x - mean) (t - mean))``.
     """
@@ -51,9 +52,10 @@ class MomentsResult:
 class Moments(Aggregate[MomentsState, MomentsResult]):
     """Row count, weight, means, variances, and cross products with the label, of the raw columns of `design`.
 
-    `classes` says how the label is meant: None as a number, otherwise as codes of that many classes. Sums are of numbers shifted by
-    the first rows of their block, and partial results are merged with the update of Chan, Golub and LeVeque (1983), so that columns
-    whose mean is far larger than their spread lose no digits. Cost: 15-25 ns a row for 30 columns; memory a few numbers a column.
+    `classes` says how the label is meant: None as a number, otherwise as codes of that many classes. Sums are of
+    numbers shifted by the first rows of their block, and partial results are merged with the update of Chan, Golub and
+    LeVeque (1983), so that columns whose mean is far larger than their spread lose no digits. Cost: 15-25 ns a row for
+    30 columns; memory a few numbers a column.
     """
 
     what = "moments"

@@ -27,9 +27,9 @@ class CentersState:
 class NearestCenters(Aggregate[CentersState, CentersState]):
     """Every row goes to its nearest centre: one step of Lloyd's algorithm for several runs at once.
 
-    `centers` ``(runs, k, width)`` are for the columns of `design` (standardised where it is). The result holds for each centre
-    the weight of its rows and the sum of their differences to `reference` ``(width,)``, which should be near the mean. Two
-    matrix products a tile, in the type in which the columns are stored; sums over tiles in float64.
+    `centers` ``(runs, k, width)`` are for the columns of `design` (standardised where it is). The result holds for each
+    centre the weight of its rows and the sum of their differences to `reference` ``(width,)``, which should be near the
+    mean. Two matrix products a tile, in the type in which the columns are stored; sums over tiles in float64.
     """
 
     what = "nearest centres"
@@ -46,7 +46,7 @@ class NearestCenters(Aggregate[CentersState, CentersState]):
         return CentersState(np.zeros((runs, k)), np.zeros((runs, k, width)))
 
     def transition(self, state: CentersState, block: Block) -> CentersState:
-        runs, k, width = self.centers.shape
+        runs, k, _ = self.centers.shape
         if block.rows == 0:
             return state
         stored = self.design.weights(block)
@@ -86,19 +86,18 @@ class DrawnState:
 
 
 class DrawnRows(Aggregate[DrawnState, DrawnState]):
-    """Rows drawn with probabilities proportional to their squared distance from the nearest centre, without replacement.
+    """Rows drawn with probabilities proportional to their squared distance from the nearest centre, without
+    replacement.
 
-    Every row gets an exponential clock that runs as fast as its weight times its squared distance; the `count` that ring
-    first are drawn (Efraimidis and Spirakis 2006), all in one pass, without knowing the sum beforehand. A row's clock depends on
-    `seed` and its number in the table alone, so the draw is the same however the rows are cut. Without `centers` all distances
-    are 1. With ``farthest`` the rows with the largest distances are taken instead.
+    Every row gets an exponential clock that runs as fast as its weight times its squared distance; the `count` that
+    ring first are drawn (Efraimidis and Spirakis 2006), all in one pass, without knowing the sum beforehand. A row's
+    clock depends on `seed` and its number in the table alone, so the draw is the same however the rows are cut. Without
+    `centers` all distances are 1. With ``farthest`` the rows with the largest distances are taken instead.
     """
 
     what = "draw rows"
 
-    def __init__(
-        self, design: Design, centers: Array | None, count: int, seed: int, *, farthest: bool = False
-    ) -> None:
+    def __init__(self, design: Design, centers: Array | None, count: int, seed: int, *, farthest: bool = False) -> None:
         self.design = design
         self.centers = None if centers is None else np.asarray(centers, np.float64)
         self.count = count
@@ -161,7 +160,8 @@ def center_scores(columns: Array, centers: Array, dtype: Any) -> Array:
 
 
 def lowest(scores: Array) -> Array:
-    """The row of the lowest of each column of ``(k, rows)``, the first of equals; a compare and two selects a row of scores.
+    """The row of the lowest of each column of ``(k, rows)``, the first of equals; a compare and two selects a row of
+    scores.
 
     numpy's argmin along the first axis takes five times as long.
     """
@@ -181,7 +181,7 @@ def squared_distances(columns: Array, centers: Array) -> Array:
     middle = centers.mean(axis=0)
     moved, around = columns - middle[:, None], centers - middle
     scores = center_scores(moved, around[None], np.float64)
-    distances = 2 * scores.min(axis=0) + np.einsum("ij,ij->j", moved, moved)
+    distances: Array = 2 * scores.min(axis=0) + np.einsum("ij,ij->j", moved, moved)
     # a row on a centre comes out as rounding: 0 keeps it from being drawn again
     size = np.einsum("ij,ij->j", moved, moved) + np.einsum("ij,ij->i", around, around).max(initial=0)
     distances[distances < 1e-13 * size] = 0

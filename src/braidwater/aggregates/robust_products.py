@@ -15,10 +15,12 @@ RobustKind = Literal["HC0", "HC1", "HC2", "HC3"]
 
 
 class RobustProducts(Aggregate[Array, Array]):
-    """``sum(w^2 e^2 f(h) x x')`` over the rows, x the raw columns of `design` less `shift`, and a 1, as ``(width + 1, width + 1)``.
+    """``sum(w^2 e^2 f(h) x x')`` over the rows, x the raw columns of `design` less `shift`, and a 1, as ``(width + 1,
+    width + 1)``.
 
-    `shift` ``(width,)`` is 0 for one-hot columns; close to the means it keeps products from cancelling later. e is the residual of `weights` ``(width + 1,)`` (intercept last), h the leverage of the row by `inverse`, the
-    inverse of ``sum(w x x')``; f is 1 for HC0 and HC1, ``1 / (1 - h)`` for HC2, its square for HC3 (MacKinnon and White 1985).
+    `shift` ``(width,)`` is 0 for one-hot columns; close to the means it keeps products from cancelling later. e is the
+    residual of `weights` ``(width + 1,)`` (intercept last), h the leverage of the row by `inverse`, the inverse of
+    ``sum(w x x')``; f is 1 for HC0 and HC1, ``1 / (1 - h)`` for HC2, its square for HC3 (MacKinnon and White 1985).
     """
 
     what = "robust products"
@@ -73,7 +75,8 @@ class RobustProducts(Aggregate[Array, Array]):
 
     def final(self, state: Array) -> Array:
         places = np.delete(self.columns.order, self.design.width)
-        return state[np.ix_(places, places)]
+        products: Array = state[np.ix_(places, places)]
+        return products
 
 
 def _root(inverse: Array) -> Array:

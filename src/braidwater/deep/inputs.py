@@ -63,7 +63,10 @@ class InputForm:
 
     def encode(self, batch: pa.RecordBatch) -> tuple[Array, Array | None]:
         """The features of a batch, and which of its rows are in them (None: all)."""
-        encoded = [column.encode(batch.column(batch.schema.get_field_index(column.column))) for column in self.encoding.features]
+        encoded = [
+            column.encode(batch.column(batch.schema.get_field_index(column.column)))
+            for column in self.encoding.features
+        ]
         arrays: dict[str, Array] = {}
         for part in encoded:
             arrays |= part.arrays

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from braidwater.errors import OptionError
 
@@ -29,10 +29,10 @@ class Loss:
 
 
 LOSSES: dict[str, Loss] = {
-    "cross_entropy": Loss(partial(F.cross_entropy, reduction="none"), "class"),
-    "mse": Loss(partial(F.mse_loss, reduction="none"), "number"),
-    "l1": Loss(partial(F.l1_loss, reduction="none"), "number"),
-    "huber": Loss(partial(F.huber_loss, reduction="none"), "number"),
+    "cross_entropy": Loss(partial(functional.cross_entropy, reduction="none"), "class"),
+    "mse": Loss(partial(functional.mse_loss, reduction="none"), "number"),
+    "l1": Loss(partial(functional.l1_loss, reduction="none"), "number"),
+    "huber": Loss(partial(functional.huber_loss, reduction="none"), "number"),
 }
 
 _CLASS_LOSSES = (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss, torch.nn.MultiMarginLoss)

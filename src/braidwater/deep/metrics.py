@@ -32,7 +32,9 @@ class MetricPlan:
         import torchmetrics
 
         table = CLASS_METRICS if self.target == "class" else NUMBER_METRICS
-        arguments: dict[str, Any] = {"task": "multiclass", "num_classes": self.classes} if self.target == "class" else {}
+        arguments: dict[str, Any] = (
+            {"task": "multiclass", "num_classes": self.classes} if self.target == "class" else {}
+        )
         return {name: getattr(torchmetrics, table[name])(**arguments) for name in self.names}
 
 
@@ -47,5 +49,7 @@ def find_metrics(names: Sequence[str], target: Target, classes: int) -> MetricPl
     try:
         import torchmetrics  # noqa: F401
     except ImportError as error:
-        raise UnsupportedError("Metrics come from torchmetrics, which is not installed: pip install torchmetrics.") from error
+        raise UnsupportedError(
+            "Metrics come from torchmetrics, which is not installed: pip install torchmetrics."
+        ) from error
     return MetricPlan(tuple(names), target, classes)

@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from math import isqrt, prod
 
-import torch
 from torch import Tensor, nn
 
 from braidwater.errors import OptionError
@@ -62,7 +61,10 @@ class CNN(nn.Module):
         depth, height, width = self.shape
         layers: list[nn.Module] = []
         for size in channels:
-            layers += [nn.Conv2d(depth, size, 3, padding=1), nn.GroupNorm(min(4, size) if size % min(4, size) == 0 else 1, size)]
+            layers += [
+                nn.Conv2d(depth, size, 3, padding=1),
+                nn.GroupNorm(min(4, size) if size % min(4, size) == 0 else 1, size),
+            ]
             layers.append(nn.ReLU())
             if min(height, width) >= 2:
                 layers.append(nn.MaxPool2d(2))
@@ -109,7 +111,9 @@ def replace_head(module: nn.Module, pattern: str, new: nn.Module) -> nn.Module:
         near = get_close_matches(pattern, names, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(names[:20])}."
         what = "no submodule" if not found else f"{len(found)} submodules"
-        raise OptionError("pattern", pattern, f"the name of one submodule; {what} of {type(module).__name__} fits. {hint}")
+        raise OptionError(
+            "pattern", pattern, f"the name of one submodule; {what} of {type(module).__name__} fits. {hint}"
+        )
     parent_name, _, name = found[0].rpartition(".")
     setattr(module.get_submodule(parent_name), name, new)
     return module

@@ -44,7 +44,9 @@ class OptimizerPlan:
 
     def __post_init__(self) -> None:
         if isinstance(self.optimizer, str) and self.optimizer not in OPTIMIZERS:
-            raise OptionError("optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}, or a function of (parameters, lr)")
+            raise OptionError(
+                "optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}, or a function of (parameters, lr)"
+            )
         for name, rate in {"learning_rate": self.learning_rate, **self.groups}.items():
             if not rate > 0:
                 raise OptionError(name, rate, "a learning rate above 0")
@@ -65,7 +67,9 @@ class OptimizerPlan:
         # the groups first, in their order, so that the learning rate that is reported last is that of the rest
         ordered = sorted(parts, key=lambda rate: [*self.groups.values(), self.learning_rate].index(rate))
         found = [{"params": parts[rate], "lr": rate} for rate in ordered]
-        make = OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else self.optimizer
+        make: Callable[..., torch.optim.Optimizer] = (
+            OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else self.optimizer
+        )
         return make(found, lr=self.learning_rate, **self.arguments)
 
     def _rate(self, name: str) -> float:

@@ -44,8 +44,7 @@ class ArrayEncoder:
         )
         roles = [BlockColumn(role, getattr(self, role)) for role in self.columns[1:]]
         # features first: those of one type stay neighbours whatever the other columns are
-        ordered = BlockSchema.ordered([*features, *roles])
-        return ordered
+        return BlockSchema.ordered([*features, *roles])
 
     @property
     def key(self) -> str:

@@ -60,6 +60,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
     target: ClassVar[Target] = "none"
     kind: ClassVar[str]  # the name in saved models and on the command line
     plan_: Any = None
+    encoding_: FittedEncoding | None
 
     def work(self, table: Table, encoding: FittedEncoding) -> Work:
         """This estimator's training on `table`, as the planner sees it."""
@@ -102,7 +103,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
     @classmethod
     def from_saved(cls, document: dict[str, Any], arrays: dict[str, Array]) -> Self:
         """The model that `to_saved` described."""
-        model = cls(**document["parameters"])
+        model: Any = cls(**document["parameters"])
         for name, value in document["fitted"].items():
             if isinstance(value, dict) and set(value) == {"strings"}:
                 value = np.array(value["strings"], dtype=object)
@@ -113,7 +114,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
             dtype = document["classes"]["dtype"]
             model.classes_ = np.array(document["classes"]["values"], dtype=object if dtype == "|O" else np.dtype(dtype))
         model.encoding_ = None if document["encoding"] is None else FittedEncoding.from_json(document["encoding"])
-        return model
+        return cast(Self, model)
 
     def _open(
         self,
@@ -189,7 +190,9 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
 
                 check_classification_targets(y)
                 classes, codes = np.unique(y, return_inverse=True)
-                codes = codes.astype(np.uint8 if len(classes) <= 256 else np.uint16 if len(classes) <= 65536 else np.int32)
+                codes = codes.astype(
+                    np.uint8 if len(classes) <= 256 else np.uint16 if len(classes) <= 65536 else np.int32
+                )
             else:
                 codes = np.asarray(y, np.float64)
         if sample_weight is not None:
@@ -238,7 +241,9 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         rows.require(encoding.columns)
         schema = pa.schema([*rows.schema, *fields])
         function = AddColumns(encoding, compute, schema)
-        return (engine or default_engine()).map_blocks(rows, function, schema, name=f"{rows.name} with {fields[0].name}")
+        return (engine or default_engine()).map_blocks(
+            rows, function, schema, name=f"{rows.name} with {fields[0].name}"
+        )
 
     def _with_label(self, X: Any, label: str | None, weight: str | None) -> tuple[Table, FittedEncoding]:
         """The table X and an encoding of features, label and weights, for evaluation."""

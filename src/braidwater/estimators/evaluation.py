@@ -12,7 +12,8 @@ from braidwater.aggregates.base import Aggregate
 from braidwater.blocks.base import Array, Block
 from braidwater.encoding.design import Design
 
-# Scores of two classes are counted in so many bins of equal width in log-odds, from -20 to 20: rows in one bin count as ties
+# Scores of two classes are counted in so many bins of equal width in log-odds, from -20 to 20: rows in one bin count as
+# ties
 BINS = 1 << 16
 REACH = 20.0
 
@@ -32,9 +33,9 @@ class ClassState:
 class ClassEvaluation(Aggregate[ClassState, dict[str, Any]]):
     """Accuracy, log-loss, confusion matrix and (for two classes) the area under the ROC curve.
 
-    `probabilities` makes ``(rows, classes)`` of the features ``(rows, width)`` of `design`, whose label holds class codes.
-    The area counts two rows whose log-odds fall into one of 65 536 bins (6e-4 wide) as a tie; `roc_auc_error` bounds
-    what that can have changed. Memory 1 MB a state.
+    `probabilities` makes ``(rows, classes)`` of the features ``(rows, width)`` of `design`, whose label holds class
+    codes. The area counts two rows whose log-odds fall into one of 65 536 bins (6e-4 wide) as a tie; `roc_auc_error`
+    bounds what that can have changed. Memory 1 MB a state.
     """
 
     what = "evaluate"
@@ -129,7 +130,12 @@ class NumberEvaluation(Aggregate[NumberState, dict[str, Any]]):
         weight = float(weights.sum())
         mean = float(weights @ y) / weight if weight else 0.0
         part = NumberState(
-            block.rows, weight, mean, float(weights @ (y - mean) ** 2), float(weights @ gaps**2), float(weights @ np.abs(gaps))
+            block.rows,
+            weight,
+            mean,
+            float(weights @ (y - mean) ** 2),
+            float(weights @ gaps**2),
+            float(weights @ np.abs(gaps)),
         )
         return self.merge(state, part)
 

@@ -64,7 +64,9 @@ class Lloyd(Iteration[Clustering]):
     def passes(self) -> Generator[Aggregate[Any, Any], Any, Clustering]:
         moments = yield Moments(self.design)
         if moments.rows < self.k:
-            raise DataError(f"n_samples={moments.rows} should be >= n_clusters={self.k}: there are fewer rows than clusters.")
+            raise DataError(
+                f"n_samples={moments.rows} should be >= n_clusters={self.k}: there are fewer rows than clusters."
+            )
         mean, spread = moments.mean, np.sqrt(moments.variance)
         if self.design.center is not None and self.design.scale is not None:
             mean, spread = (mean - self.design.center) / self.design.scale, spread / self.design.scale
@@ -83,12 +85,14 @@ class Lloyd(Iteration[Clustering]):
             for place, run in enumerate(moving):
                 inertia[run] = _inertia(found, place, centers[run] - mean, total)
             if empty.any():
-                passes += 1
+                passes += int(empty.any(axis=1).sum())
                 yield from self._reseed(new, empty, centers, moving)
             still = []
             for place, run in enumerate(moving):
                 shift = float(np.sum((new[place] - centers[run]) ** 2))
-                converged[run] = shift <= limit and not empty[place].any()
+                # a centre that found a far row has moved; one that found none stays for good, as all rows lie on
+                # centres
+                converged[run] = shift <= limit
                 centers[run] = new[place]
                 if not converged[run]:
                     still.append(run)
@@ -165,7 +169,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ta
         n_clusters: how many.
         init: ``"k-means||"``, ``"random"`` rows, or centres ``(n_clusters, width)``.
         n_init: runs from different seeds, all served by the same passes; the one with the least inertia wins.
-        tol: a run ends when its centres move, in sum of squares, by at most this share of the mean variance of the columns.
+        tol: a run ends when its centres move, in sum of squares, by at most this share of the mean variance of the
+            columns.
         max_iter: most steps before a `ConvergenceWarning`.
         random_state: seed of the seeding; the same seed and rows give the same clusters on any number of workers.
         nulls, coding: see `Encoding`; categories are one-hot columns.
@@ -213,7 +218,14 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ta
         """Find the clusters of an array X ``(rows, width)`` or of a table; y is ignored, as is the column `label`."""
         self._check()
         training = self._open(
-            X, None, features=features, label=label, exclude=exclude, sample_weight=sample_weight, offset=None, engine=engine
+            X,
+            None,
+            features=features,
+            label=label,
+            exclude=exclude,
+            sample_weight=sample_weight,
+            offset=None,
+            engine=engine,
         )
         init: Any = self.init
         if not isinstance(init, str):
@@ -302,7 +314,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ta
         middle = self.cluster_centers_.mean(axis=0)
         for begin in range(0, len(features), 4096):
             moved = (features[begin : begin + 4096] - middle).T.astype(np.float64)
-            labels[begin : begin + 4096] = lowest(center_scores(moved, (self.cluster_centers_ - middle)[None], np.float64))
+            labels[begin : begin + 4096] = lowest(
+                center_scores(moved, (self.cluster_centers_ - middle)[None], np.float64)
+            )
         return labels
 
     def _columns(self, features: Array) -> dict[str, pa.Array]:

@@ -129,7 +129,9 @@ class LeastSquares(Iteration[Fit]):
         products = gram.products if self.fit_intercept else gram.uncentred
         slopes = solved[:-1] / coordinates.scale
         total = float(products[width, width])
-        residual = total - 2 * float(slopes @ products[:width, width]) + float(slopes @ products[:width, :width] @ slopes)
+        residual = (
+            total - 2 * float(slopes @ products[:width, width]) + float(slopes @ products[:width, :width] @ slopes)
+        )
         return max(residual, 0.0), total
 
     def _bread(self, gram: GramResult, coordinates: Coordinates, free: Array, inverse: Array) -> Array:
@@ -170,13 +172,14 @@ class LeastSquares(Iteration[Fit]):
 class LinearRegression(RegressorMixin, TableEstimator):  # type: ignore[misc]
     """A number as a linear function of the features.
 
-    Minimises ``sum(w (y - x'b - a)^2) / (2 sum(w)) + alpha |b|^2 / 2`` with row weights w; ``alpha`` is ``alpha / rows`` of
-    scikit-learn's Ridge, and 0, the default, is least squares with standard errors. One pass over the rows (products of columns), and a
-    second one for robust errors; memory for the columns squared.
+    Minimises ``sum(w (y - x'b - a)^2) / (2 sum(w)) + alpha |b|^2 / 2`` with row weights w; ``alpha`` is ``alpha /
+    rows`` of scikit-learn's Ridge, and 0, the default, is least squares with standard errors. One pass over the rows
+    (products of columns), and a second one for robust errors; memory for the columns squared.
 
     Args:
         alpha: strength of the ridge penalty on the coefficients (never on the intercept), at least 0.
-        errors: ``"classical"``, or ``"HC0"`` to ``"HC3"``, which hold where the spread of the residuals varies, for a second pass.
+        errors: ``"classical"``, or ``"HC0"`` to ``"HC3"``, which hold where the spread of the residuals varies, for a
+            second pass.
         fit_intercept: whether there is an intercept.
         nulls: what to do about NULLs in a table, see `Encoding`.
         coding: ``"treatment"`` leaves out each category's first level, ``"one_hot"`` keeps all.
@@ -230,7 +233,14 @@ class LinearRegression(RegressorMixin, TableEstimator):  # type: ignore[misc]
         if offset is not None:
             raise OptionError("offset", offset, "None: take the offset off the label of a linear regression")
         training = self._open(
-            X, y, features=features, label=label, exclude=exclude, sample_weight=sample_weight, offset=None, engine=engine
+            X,
+            y,
+            features=features,
+            label=label,
+            exclude=exclude,
+            sample_weight=sample_weight,
+            offset=None,
+            engine=engine,
         )
         squares = LeastSquares(training.design, float(self.alpha), self.fit_intercept, self.errors)
         with training.source(passes=1 if self.errors == "classical" or self.alpha else 2) as source:
@@ -302,7 +312,8 @@ class LinearRegression(RegressorMixin, TableEstimator):  # type: ignore[misc]
     def _take(self, training: Training, found: Fit) -> None:
         self.coef_, self.intercept_ = found.weights[:-1], float(found.weights[-1])
         self.covariance_ = found.covariance
-        self.standard_errors_ = self.intercept_standard_error_ = None
+        self.standard_errors_: Array | None = None
+        self.intercept_standard_error_: float = float("nan")
         if found.covariance is not None:
             errors = np.sqrt(np.diag(found.covariance))
             self.standard_errors_, self.intercept_standard_error_ = errors[:-1], float(errors[-1])

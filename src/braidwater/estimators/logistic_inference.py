@@ -15,8 +15,8 @@ from braidwater.estimators.logistic_problem import Coordinates, Problem
 from braidwater.estimators.optimisers import Optimum
 from braidwater.estimators.optimisers.newton import RANK_TOLERANCE, solve
 
-# Steps of Newton's method towards an optimum that exists shrink quadratically: after so many they are rounding. Towards one at
-# infinity each is as long as the last (the curvature there falls as fast as the slope).
+# Steps of Newton's method towards an optimum that exists shrink quadratically: after so many they are rounding. Towards
+# one at infinity each is as long as the last (the curvature there falls as fast as the slope).
 EXTRA_STEPS = 5
 STILL = 1e-3  # of a coefficient: a step this small is the last one
 
@@ -25,9 +25,10 @@ STILL = 1e-3  # of a coefficient: a step this small is the last one
 class Inference:
     """What the Hessian at the optimum says.
 
-    `covariance` is that of the user's coefficients: ``(width + 1, width + 1)`` for two classes, intercept last; for more
-    classes that of the differences to the first class, ``((C - 1) (width + 1),)`` squared, class by class. `aliased` and `separating`
-    are columns of the design (`width` stands for the intercept); `separated` is "complete" when a rule without error was found.
+    `covariance` is that of the user's coefficients: ``(width + 1, width + 1)`` for two classes, intercept last; for
+    more classes that of the differences to the first class, ``((C - 1) (width + 1),)`` squared, class by class.
+    `aliased` and `separating` are columns of the design (`width` stands for the intercept); `separated` is "complete"
+    when a rule without error was found.
     """
 
     optimum: Optimum

@@ -19,14 +19,15 @@ from braidwater.estimators.optimisers import Evaluation, Optimum, lockstep
 from braidwater.events import Metric, emit
 from braidwater.kernels.choice import KernelName
 
-# Up to so many weights the first pass computes all products of columns: the solvers then know how columns go together and
-# need 5-8 passes on any data, where a diagonal guess needs 40 on strongly correlated columns.
+# Up to so many weights the first pass computes all products of columns: the solvers then know how columns go together
+# and need 5-20 passes on any data, where a diagonal guess needs 40-140 on strongly correlated columns.
 PRODUCTS_UP_TO = 400
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A fitted model in the user's coordinates: `coef` ``(columns, width)``, `intercept` ``(columns,)``, and how it got there.
+    """A fitted model in the user's coordinates: `coef` ``(columns, width)``, `intercept` ``(columns,)``, and how it got
+    there.
 
     `loss` is the sum of the weighted log-losses (without penalty), `null_loss` that of the model without features.
     """
@@ -66,9 +67,10 @@ class Start:
 class LogisticPath(Iteration[list[Solution]]):
     """One model for each of `alphas`, all evaluated by the same passes.
 
-    Minimises ``sum(w loss) / sum(w) + alpha ((1 - l1_ratio) / 2 |b|^2 + l1_ratio |b|_1)`` with b the coefficients of the
-    user's columns (of standardised ones, if `standardize`), the intercept free. The first pass computes moments, from which
-    follow value, gradient and Hessian at the model without features, so that the second pass is already at the first step's end.
+    Minimises ``sum(w loss) / sum(w) + alpha ((1 - l1_ratio) / 2 |b|^2 + l1_ratio |b|_1)`` with b the coefficients of
+    the user's columns (of standardised ones, if `standardize`), the intercept free. The first pass computes moments,
+    from which follow value, gradient and Hessian at the model without features, so that the second pass is already at
+    the first step's end.
     """
 
     design: Design
@@ -248,7 +250,8 @@ class LogisticPath(Iteration[list[Solution]]):
     ) -> Solution:
         weights = problem.full(optimum.point) @ start.coordinates.back.T
         if self.columns > 1:
-            # adding the same numbers to every class changes no probability: of all equally good weights take those with sum 0
+            # adding the same numbers to every class changes no probability: of all equally good weights take those with
+            # sum 0
             shared = slice(None) if inference is not None else slice(-1, None)
             weights[:, shared] -= weights[:, shared].mean(axis=0)
         return Solution(

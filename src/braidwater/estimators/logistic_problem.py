@@ -22,8 +22,8 @@ from braidwater.estimators.optimisers import (
 class Coordinates:
     """Columns are centred and divided by their standard deviation for solving; this leads back to those of the user.
 
-    `center` and `scale` ``(width,)`` are of the raw columns; `user_center` and `user_scale` those that the encoding already
-    takes off (0 and 1 where it does not standardise).
+    `center` and `scale` ``(width,)`` are of the raw columns; `user_center` and `user_scale` those that the encoding
+    already takes off (0 and 1 where it does not standardise).
     """
 
     center: Array

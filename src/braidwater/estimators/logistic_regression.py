@@ -33,23 +33,24 @@ from braidwater.planner.base import Work
 from braidwater.tables import Table
 
 SOLVERS = ("auto", "newton", "lbfgs", "cg")
-# Below so many products in a Newton pass (rows times squared weights) the whole fit takes a moment, and Newton needs the fewest passes
+# Below so many products in a Newton pass (rows times squared weights) the whole fit takes a moment, and Newton needs
+# the fewest passes
 NEWTON_UP_TO = 2e7
 
 
 class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
     """The probability of a class as a logistic function of the features.
 
-    Minimises ``sum(w loss) / sum(w) + alpha ((1 - l1_ratio) / 2 |b|^2 + l1_ratio |b|_1)``: the mean log-loss, weighted by
-    the row weights w, and a penalty on the coefficients b but not on the intercept. ``alpha`` is ``1 / (C rows)`` of
-    scikit-learn and ``lambda`` of glmnet and H2O; 0, the default, is maximum likelihood, and gives standard errors. With more than
-    two classes the model is multinomial with coefficients for every class, whose sum is 0.
+    Minimises ``sum(w loss) / sum(w) + alpha ((1 - l1_ratio) / 2 |b|^2 + l1_ratio |b|_1)``: the mean log-loss, weighted
+    by the row weights w, and a penalty on the coefficients b but not on the intercept. ``alpha`` is ``1 / (C rows)`` of
+    scikit-learn and ``lambda`` of glmnet and H2O; 0, the default, is maximum likelihood, and gives standard errors.
+    With more than two classes the model is multinomial with coefficients for every class, whose sum is 0.
 
     Args:
         alpha: strength of the penalty, at least 0.
         l1_ratio: share of the penalty that is absolute values: 0 ridge, 1 lasso, between them elastic net.
-        solver: ``"newton"`` (iteratively reweighted least squares), ``"lbfgs"``, ``"cg"`` (nonlinear conjugate gradient) or
-            ``"auto"``. With absolute values in the penalty all of them mean proximal Newton.
+        solver: ``"newton"`` (iteratively reweighted least squares), ``"lbfgs"``, ``"cg"`` (nonlinear conjugate
+            gradient) or ``"auto"``. With absolute values in the penalty all of them mean proximal Newton.
         tol: training stops when no derivative of the objective by a coefficient of a standardised column is larger.
         max_iter: most passes over the rows before a `ConvergenceWarning`.
         fit_intercept: whether there is an intercept.
@@ -60,7 +61,8 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
 
     Attributes:
         coef_: ``(1, width)`` for two classes, else ``(classes, width)``; intercept_: ``(1,)`` or ``(classes,)``.
-        standard_errors_: ``(1, width)``, or ``(classes - 1, width)`` for the differences to the first class; None with a penalty.
+        standard_errors_: ``(1, width)``, or ``(classes - 1, width)`` for the differences to the first class; None with
+            a penalty.
         log_likelihood_, deviance_, null_deviance_, aic_, bic_: row weights count as so many rows.
         n_iter_: passes over the rows; converged_: whether `tol` was reached.
 
@@ -117,7 +119,14 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         """
         self._check([self.alpha])
         training = self._open(
-            X, y, features=features, label=label, exclude=exclude, sample_weight=sample_weight, offset=offset, engine=engine
+            X,
+            y,
+            features=features,
+            label=label,
+            exclude=exclude,
+            sample_weight=sample_weight,
+            offset=offset,
+            engine=engine,
         )
         solution = self._solve(training, [self.alpha])[0]
         self._take(training, solution)
@@ -138,15 +147,22 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
     ) -> list[LogisticRegression]:
         """One fitted model for each of `alphas`, all trained by the same passes over the rows.
 
-        A pass reads the rows once and evaluates every model that is not done yet, so reading, decoding and memory traffic are
-        paid once. This estimator itself is left as it is.
+        A pass reads the rows once and evaluates every model that is not done yet, so reading, decoding and memory
+        traffic are paid once. This estimator itself is left as it is.
         """
         self._check(list(alphas))
         models: list[LogisticRegression] = [clone(self).set_params(alpha=alpha) for alpha in alphas]
         if not models:
             raise OptionError("alphas", [], "at least one penalty")
         training = models[0]._open(
-            X, y, features=features, label=label, exclude=exclude, sample_weight=sample_weight, offset=offset, engine=engine
+            X,
+            y,
+            features=features,
+            label=label,
+            exclude=exclude,
+            sample_weight=sample_weight,
+            offset=offset,
+            engine=engine,
         )
         for model, solution in zip(models, models[0]._solve(training, list(alphas)), strict=True):
             for name in ("n_features_in_", "feature_names_in_", "feature_names_", "encoding_"):
@@ -305,7 +321,9 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         self.deviance_, self.null_deviance_ = 2 * solution.loss, 2 * solution.null_loss
         inference, shape = solution.inference, self.coef_.shape
         rank = int(np.count_nonzero(self.coef_)) + int(self.fit_intercept) * max(shape[0] - 1, 1)
-        self.standard_errors_ = self.intercept_standard_error_ = self.covariance_ = None
+        self.standard_errors_: Array | None = None
+        self.intercept_standard_error_: Any = None
+        self.covariance_: Array | None = None
         if inference is not None:
             rank = inference.rank
             self.covariance_ = inference.covariance
@@ -322,8 +340,8 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         if inference is not None and inference.separated is not None:
             columns = ", ".join(names[j] for j in inference.separating)
             warnings.warn(
-                f"The classes are separated ({inference.separated}) by {columns}: the likelihood has no maximum, and coefficients "
-                "and standard errors are those of where training stopped. Leave the column out, or set alpha > 0.",
+                f"The classes are separated ({inference.separated}) by {columns}: the likelihood has no maximum, and "
+                "coefficients and standard errors are those of where training stopped. Leave the column out, or set alpha > 0.",
                 SeparationWarning,
                 stacklevel=4,
             )

@@ -25,7 +25,8 @@ from braidwater.planner.base import Work
 from braidwater.tables import Table
 
 SOLVERS = ("auto", "covariance", "randomized")
-# All products of so many columns take 8 MB a state and 1000 times the arithmetic of one column; from here on directions pay
+# All products of so many columns take 8 MB a state and 1000 times the arithmetic of one column; from here on directions
+# pay
 WIDE = 1000
 OVERSAMPLING = 10
 POWER_PASSES = 5
@@ -91,16 +92,17 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TableEstimator):  #
 
     Args:
         n_components: how many; a share of the variance between 0 and 1 that they must explain; or None for all.
-        solver: ``"covariance"`` (exact, one pass, memory for the columns squared), ``"randomized"`` (`power_passes` + 2 passes, memory
-            for the columns times the components, for an integer `n_components`), or ``"auto"``: randomised above 1000 columns
-            when fewer than a fifth of them are asked for.
+        solver: ``"covariance"`` (exact, one pass, memory for the columns squared), ``"randomized"`` (`power_passes` + 2
+            passes, memory for the columns times the components, for an integer `n_components`), or ``"auto"``:
+            randomised above 1000 columns when fewer than a fifth of them are asked for.
         whiten: whether `transform` divides each component by its standard deviation.
         power_passes: of the randomised solver; each makes small gaps between variances wider.
         random_state: seed of the randomised solver.
         nulls, coding: see `Encoding`; categories are one-hot columns.
 
     Attributes:
-        components_: ``(n_components_, width)``, signs such that each one's largest entry is positive (as scikit-learn's).
+        components_: ``(n_components_, width)``, signs such that each one's largest entry is positive (as
+            scikit-learn's).
         explained_variance_, explained_variance_ratio_, singular_values_: ``(n_components_,)``; mean_: ``(width,)``;
         noise_variance_: mean variance of what is left out.
 
@@ -204,14 +206,13 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TableEstimator):  #
         if found.rows < 2:
             raise DataError(f"PCA needs at least 2 rows; there are n_samples={found.rows}.")
         most = min(found.rows, width)
-        n = self.n_components
-        if n is None:
-            n = most
-        elif isinstance(n, (float, np.floating)):
+        wanted = self.n_components
+        if isinstance(wanted, (float, np.floating)):
             share = np.cumsum(found.variances[:most]) / found.total if found.total else np.ones(most)
-            n = int(np.searchsorted(share, n, side="right")) + 1
-            n = min(n, most)
-        elif n > most:
+            n = min(int(np.searchsorted(share, wanted, side="right")) + 1, most)
+        else:
+            n = most if wanted is None else int(wanted)
+        if n > most:
             raise OptionError("n_components", n, f"at most {most}, the smaller of rows and columns")
         components = found.directions[:n]
         largest = np.argmax(np.abs(components), axis=1)
@@ -220,7 +221,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TableEstimator):  #
         self.explained_variance_ = found.variances[:n]
         self.explained_variance_ratio_ = self.explained_variance_ / found.total if found.total else np.zeros(n)
         self.singular_values_ = np.sqrt(self.explained_variance_ * (found.rows - 1))
-        self.noise_variance_ = float(max(found.total - self.explained_variance_.sum(), 0) / (most - n)) if n < most else 0.0
+        self.noise_variance_ = (
+            float(max(found.total - self.explained_variance_.sum(), 0) / (most - n)) if n < most else 0.0
+        )
         self.mean_, self.n_components_, self.n_rows_ = found.mean, n, found.rows
         self.plan_ = None
 

@@ -1,9 +1,10 @@
 """exp and log1p as polynomials that a compiler turns into vector instructions.
 
-numba calls the C library once a number (its vector library is not in every build): that doubles the time of a logistic pass.
-These take the range reduction of Cephes (Moshier 1989) and a polynomial; the power of two is made from its bits. Arguments are
-what a logistic loss needs: ``exp`` of numbers that are not positive, ``log1p`` of numbers from 0 to 1. Errors are below 2 units in the
-last place of the result for `exp`, below 4 for `log1p`.
+numba calls the C library once a number (its vector library is not in every build): that doubles the time of a logistic
+pass. These take the range reduction of Cephes (Moshier 1989) and a polynomial; the power of two is made from its bits.
+Arguments are
+what a logistic loss needs: ``exp`` of numbers that are not positive, ``log1p`` of numbers from 0 to 1. Errors are below
+    2 units in the last place of the result for `exp`, below 4 for `log1p`.
 
 Importing this module imports numba.
 """

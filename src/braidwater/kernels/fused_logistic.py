@@ -1,13 +1,13 @@
 """The logistic loss and its gradient in one reading of the rows, compiled by numba.
 
-A tile of `TILE_ROWS` rows stays in the second-level cache while it is read twice: linear predictor, loss and residual, gradient.
-Columns are taken four at a time as contiguous one-dimensional views (two-dimensional slices take five times as long).
-Arithmetic inside a tile is in the type of the weights that are handed in (float32 over float32 columns, or float64 over either);
-tiles are added up in float64.
+A tile of `TILE_ROWS` rows stays in the second-level cache while it is read twice: linear predictor, loss and residual,
+gradient. Columns are taken four at a time as contiguous one-dimensional views (two-dimensional slices take five times
+as long). Arithmetic inside a tile is in the type of the weights that are handed in (float32 over float32 columns, or
+float64 over either); tiles are added up in float64.
 
 Importing this module imports numba; what it compiles is kept in numba's cache on disk.
 """
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, assignment"
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def add_gradient(X: Any, r: Any, g: Any, s: int, e: int) -> None:
 def loss32(z: Any, y: Any, r: Any) -> Any:
     """Log-loss of the linear predictors z (float32) for labels y in {0, 1}; residuals ``p - y`` to r.
 
-    Returns the sum of the losses and the number of rows on the wrong side, ``(2 y - 1) z <= 0`` (a count, as a minimum of
-    floats keeps the compiler from using vectors).
+    Returns the sum of the losses and the number of rows on the wrong side, ``(2 y - 1) z <= 0`` (a count, as a minimum
+    of floats keeps the compiler from using vectors).
     """
     total = np.float32(0)
     wrong = np.float32(0)
@@ -147,7 +147,8 @@ def weighted_loss64(z: Any, y: Any, q: Any, r: Any) -> Any:
 
 @njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
 def logistic_pass32(X: Any, y: Any, w: Any, bias: Any, z: Any, r: Any, g: Any) -> Any:
-    """Loss, rows on the wrong side and sum of residuals of a block with one float32 group; the gradient is added to g (float64).
+    """Loss, rows on the wrong side and sum of residuals of a block with one float32 group; the gradient is added to g
+    (float64).
 
     X ``(columns, rows)``, y ``(rows,)`` uint8 or float, w ``(columns,)`` float32, z and r scratch of `TILE_ROWS`.
     """

@@ -15,8 +15,9 @@ Array = NDArray[Any]
 def logistic_loss(z: Array, y: Array, weights: Array | None) -> tuple[Array, Array]:
     """Log-loss of K models on a tile; z becomes the residuals.
 
-    z ``(K, rows)`` holds linear predictors, y ``(rows,)`` labels 0 or 1 of the type of z, weights ``(rows,)`` or None. Returns
-    the weighted loss of each model and how many rows with weight are on the wrong side (``(2 y - 1) z <= 0``), float64 both.
+    z ``(K, rows)`` holds linear predictors, y ``(rows,)`` labels 0 or 1 of the type of z, weights ``(rows,)`` or None.
+    Returns the weighted loss of each model and how many rows with weight are on the wrong side (``(2 y - 1) z <= 0``),
+    float64 both.
     """
     sign = y + y - 1
     wrong = np.empty(len(z))

@@ -23,4 +23,5 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     piece = pieces.get(name)
     if piece is None or piece.nbytes < size:
         piece = pieces[name] = np.empty(size, np.uint8)
-    return piece[:size].view(dtype).reshape(shape)
+    part: NDArray[Any] = piece[:size].view(dtype).reshape(shape)
+    return part

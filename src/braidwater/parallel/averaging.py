@@ -60,7 +60,9 @@ class Averaging(Strategy):
         steps = -(-data.rows.rows // training.batch_size)
         if self.optimizer_state == "average" and data.rows.rows // steps < self.workers:
             # a worker without rows has no moments to average
-            raise OptionError("batch_size", training.batch_size, f"{2 * self.workers} or more for {self.workers} workers")
+            raise OptionError(
+                "batch_size", training.batch_size, f"{2 * self.workers} or more for {self.workers} workers"
+            )
 
         def run(member: Member) -> Trained | None:
             replica = AveragingReplica(member, every, self.optimizer_state)

@@ -32,11 +32,14 @@ class Training:
     """What is to be trained, and how, whatever the number of workers.
 
     `module` holds the weights to start from; nobody changes them. `loss(output, target)` gives one number a row, or their
-    mean. Features are multiplied with `input_scale` (the bytes of images with 1/255). `optimizer` is called with the module of each worker. `schedule(step, steps)` is the factor of the learning rate at
-    a step (counted from 0) of all steps. `batch_size` is the most rows of an optimiser step over all workers; `accumulate`
-    cuts a worker's part of it into that many pieces that are computed one after another, which bounds memory and changes
-    nothing else. `target` says whether labels are class codes or numbers. `metrics` makes the metrics that are computed
-    on the validation rows. `patience` (epochs) stops training when the validation loss has not sunk by `min_improvement`.
+    mean. `optimizer` is called with the module of each worker. Features are multiplied with `input_scale` (the bytes of
+    images with 1/255). `schedule(step, steps)` is the factor of the learning rate at a step (counted from 0) of all steps.
+    `batch_size` is the most rows of an optimiser step over all workers; `accumulate` cuts a worker's part of it into that
+    many pieces that are computed one after another, which bounds memory and changes nothing else. `target` says whether
+    labels are class codes or numbers. `metrics` makes the metrics that are computed on the validation rows. `patience`
+    (epochs) stops training when the validation loss has not sunk by `min_improvement`. `checkpoint` is a folder, written
+    to after each epoch and, where `checkpoint_every` is a number, after so many steps; `max_restarts` is how often a gang
+    that lost a worker is started anew from it.
     """
 
     module: torch.nn.Module
@@ -64,7 +67,8 @@ class Training:
 class Data:
     """The rows to train on, and those to validate on after each epoch.
 
-    `validation_form` is that of the validation's rows where it is not the training's. `source` is where `rows` come from. Only strategies that run as aggregates need it, and it stays in this process.
+    `validation_form` is that of the validation's rows where it is not the training's. `source` is where `rows` come from.
+    Only strategies that run as aggregates need it, and it stays in this process.
     """
 
     rows: BlockStore

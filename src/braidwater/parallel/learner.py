@@ -43,7 +43,7 @@ class Learner:
         features, target, weights = self.tensors(batch)
         weight = float(batch.rows) if weights is None else float(weights.sum())
         divisor = replica.divisor(weight, batch, weights is not None)
-        self._set_rates(number)
+        self.set_rates(number)
         self.optimizer.zero_grad()
         total = 0.0
         rows = len(features)
@@ -139,7 +139,8 @@ class Learner:
         losses = losses if losses.ndim == 1 else losses.flatten(1).mean(1)
         return losses.sum() if weights is None else (losses * weights).sum()
 
-    def _set_rates(self, number: int) -> None:
+    def set_rates(self, number: int) -> None:
+        """Set the learning rates of step `number`."""
         if self.training.schedule is not None:
             factor = self.training.schedule(number, self.total_steps)
             for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):

@@ -167,6 +167,7 @@ class _AggregateLoop(EpochLoop):
         if found.steps == 0:
             raise EmptyTableError("There are no rows to train on.")
         self.learner.load(found.weights)
+        self.learner.set_rates(progress.epoch * self.batches.steps + found.steps - 1)  # for the record
         self._optimizers = self._next_optimizers(found)
         progress.loss, progress.weight = found.loss, found.weight
         progress.steps += found.steps

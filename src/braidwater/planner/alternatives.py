@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from braidwater.options import format_bytes
 from braidwater.planner.cost import Cost, Job, Setting, first_pass, later_pass, memory_parts
-from braidwater.planner.gang_cost import gang_cost, memory_of_members, writing
+from braidwater.planner.gang_cost import HANDED_OVER, gang_cost, memory_of_members, writing
 from braidwater.planner.tree import Choice, Rejected, format_seconds
 
 
@@ -54,7 +54,7 @@ def _peak_parts(job: Job, setting: Setting) -> dict[str, int]:
 
 def _gang_parts(job: Job, setting: Setting) -> dict[str, int]:
     """The larger of two peaks: the pass that writes the blocks is over before the members start."""
-    kept = job.block_bytes if setting.cache == "memory" else 0
+    kept = setting.workers * job.block_bytes if setting.cache == "memory" else 0
     training = {"kept blocks": kept, "workers": memory_of_members(job, setting) - kept}
     first = memory_parts(job, writing(job, setting), first=True, compute=False)
     return max(first, training, key=lambda parts: sum(parts.values()))
@@ -65,6 +65,8 @@ def _refused(job: Job, setting: Setting, cost: Cost, needs_disk: int, disk: int)
         return f"it needs {format_bytes(cost.memory)} of memory, {format_bytes(job.memory)} may be used"
     if setting.cache == "memory" and job.block_bytes > job.memory // 4:
         return f"the blocks take {format_bytes(job.block_bytes)}, more than a quarter of the memory that may be used"
+    if job.work.shape == "gang" and setting.workers > 1 and setting.cache == "memory" and job.block_bytes > HANDED_OVER:
+        return "the workers are processes of their own, and share blocks of this size through a file"
     if needs_disk > disk:
         return f"the blocks take {format_bytes(needs_disk)} on disk, {format_bytes(disk)} may be used"
     return ""
@@ -111,10 +113,8 @@ def _compared(best: Candidate, other: Candidate, name: str) -> str:
     if name == "strategy" and other.setting.workers != best.setting.workers:
         return f"{took} on {other.setting.workers} worker{'s' if other.setting.workers > 1 else ''}"
     if other.cost.seconds <= 1.02 * best.cost.seconds:
-        cpu = f"{format_seconds(other.cost.cpu_seconds)} of CPU instead of {format_seconds(best.cost.cpu_seconds)}"
-        return (
-            f"no faster, and it takes {cpu}" if other.cost.cpu_seconds > 1.02 * best.cost.cpu_seconds else "no faster"
-        )
+        ours, theirs = format_seconds(best.cost.cpu_seconds), format_seconds(other.cost.cpu_seconds)
+        return "no faster" if ours == theirs else f"no faster, and it takes {theirs} of CPU instead of {ours}"
     return took
 
 

@@ -19,6 +19,7 @@ from braidwater.planner.cost import BLOCK_SECONDS, Cost, Job, Setting, first_pas
 
 STEP_SECONDS = 0.35e-3  # Python and the dispatch of a small net's step
 WINDOW_ROWS = 65_536  # rows that a worker holds to shuffle among
+HANDED_OVER = 32 * 2**20  # bytes of blocks that each process of a gang may get a copy of
 BUCKET_BYTES = 25 * 2**20  # what torch's DDP reduces at a time; the first bucket is of 1 MB
 INSIDE_STEP = 0.5  # of another core's speed that threads inside a step gain, for steps of a millisecond and more
 
@@ -83,5 +84,5 @@ def memory_of_members(job: Job, setting: Setting) -> int:
     """The peak of all members together: windows of rows, weights and what a step needs."""
     work = job.work
     window = 2 * min(WINDOW_ROWS, job.rows) * work.row_bytes
-    kept = job.block_bytes if setting.cache == "memory" else 0
+    kept = setting.workers * job.block_bytes if setting.cache == "memory" else 0
     return kept + setting.workers * (window + work.state_bytes + work.working_bytes)

@@ -118,7 +118,7 @@ def _settings(
     found = []
     for name in strategies:
         for count in _worker_counts(work, name, workers, constants):
-            for kept in _caches(work, count, cache):
+            for kept in _caches(work, cache):
                 for form in _kernels(work, kernel):
                     found.append(Setting(name, count, kept, form))
     if not found:
@@ -139,11 +139,11 @@ def _worker_counts(work: Work, strategy: str, workers: int | None, constants: Ma
     return counts
 
 
-def _caches(work: Work, workers: int, cache: str) -> Sequence[Cache]:
+def _caches(work: Work, cache: str) -> Sequence[Cache]:
     if cache != "auto":
         return (cache,)  # type: ignore[return-value]
     if work.shape == "gang":
-        return ("disk",) if workers > 1 else ("memory", "disk")  # members are processes of their own
+        return ("memory", "disk")
     return ("none",) if work.passes <= 1 else ("memory", "disk", "none")
 
 

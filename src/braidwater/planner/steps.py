@@ -27,8 +27,7 @@ def _pass_steps(job: Job, setting: Setting) -> list[Node]:
         title = "read, encode, compute" if passes == 1 else f"read, encode, compute, {passes} times"
         cost = first_pass(job, setting).times(passes)
         return [*nodes, Node(title, cost, role="first" if passes == 1 else "later")]
-    title = f"pass 1: read, encode, compute, keep in {'memory' if setting.cache == 'memory' else 'a file'}"
-    nodes.append(Node(title, first_pass(job, setting), role="first"))
+    nodes.append(Node("pass 1: read, encode, compute, keep blocks", first_pass(job, setting), role="first"))
     if passes > 1:
         number = "pass 2" if passes == 2 else f"passes 2 to {passes}"
         title = f"{number}: compute from {setting.cache}"

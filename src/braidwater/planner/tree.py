@@ -12,7 +12,7 @@ from braidwater.planner.constants import Machine
 from braidwater.planner.cost import Cost, Setting
 
 _TITLE_WIDTH = 46
-_COLUMNS = (("time", 12), ("CPU", 12), ("memory", 10), ("read", 10))
+_COLUMNS = (("time", 11), ("CPU", 11), ("memory", 9), ("read", 9))
 
 
 @dataclass
@@ -183,4 +183,4 @@ def format_seconds(seconds: float) -> str:
     whole = round(seconds)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min" if whole < 36_000 else f"{whole / 3600:,.1f} h"

@@ -35,7 +35,11 @@ def explain(
     target = target_of(model)
     if target != "none" and label is None:
         raise OptionError("label", None, "the name of the column to learn")
-    encoding = Encoding(
+    wishes = {**_own_wishes(model), **{name: value for name, value in wishes.items() if value is not None}}
+    if hasattr(model, "encode"):  # a trainer chooses its own encoders
+        encoding = model.encode(rows, label, features, exclude)
+        return plan_table(rows, model.work(rows, encoding), **wishes)
+    declared = Encoding(
         features=features,
         exclude=list(exclude) if label is None or target != "none" else [*exclude, label],
         label=label if target != "none" else None,
@@ -43,7 +47,18 @@ def explain(
         nulls=getattr(model, "nulls", "refuse"),
         coding=getattr(model, "coding", "treatment"),
     )
-    return plan_table(rows, model.work(rows, encoding.fit(rows)), **wishes)
+    return plan_table(rows, model.work(rows, declared.fit(rows)), **wishes)
+
+
+def _own_wishes(model: Any) -> dict[str, Any]:
+    """What the model itself was told: its strategy and workers."""
+    strategy = getattr(model, "strategy", None)
+    if strategy is None:
+        return {}
+    if isinstance(strategy, str):
+        workers = getattr(model, "workers", None)
+        return {"strategy": strategy} | ({} if workers is None else {"workers": workers})
+    return {"strategy": strategy.name, "workers": strategy.workers}
 
 
 def target_of(model: Any) -> str:

@@ -77,7 +77,13 @@ class Report:
 
     def record(self, record: Record) -> None:
         """The curves and the workers' timeline of a run."""
-        curves = record.curves()
+        every = record.curves()
+        by_steps = [curve for curve in every if curve.name.startswith("step_")]
+        epochs = max((len(curve.x) for curve in every if curve not in by_steps), default=0)
+        for curve in (curve for curve in by_steps if len(curve.x) > 3 * epochs):  # else the epochs tell as much
+            name = curve.name.removeprefix("step_")
+            self.figure(line_chart(name, [curve], x_label="step", y_label=name), f"{name.capitalize()} of each step")
+        curves = [curve for curve in every if curve not in by_steps]
         losses = [curve for curve in curves if "loss" in curve.name]
         others = [curve for curve in curves if "loss" not in curve.name]
         by_epoch = any(metric.epoch for found in record.metrics.values() for metric in found)

@@ -23,7 +23,7 @@ ESTIMATORS = {
 # what `load` makes of each kind of saved model
 LOADERS = {
     **{name: place for name, place in ESTIMATORS.items() if "estimators" in place},
-    "trainer": "braidwater.deep:Trainer",
+    **dict.fromkeys(("trainer", "mlp", "cnn"), "braidwater.deep:Trainer"),
 }
 
 
@@ -48,8 +48,8 @@ def estimator(name: str) -> Callable[..., Any]:
     return found
 
 
-def load(path: str | Path) -> Any:
-    """The model in the folder `path`, of whichever kind it is.
+def load(path: str | Path, **options: Any) -> Any:
+    """The model in the folder `path`, of whichever kind it is. `options` go to the ``load`` of its class.
 
     Raises `ModelFileError` and the errors below it when the model cannot be trusted or read.
     """
@@ -58,7 +58,7 @@ def load(path: str | Path) -> Any:
     kind = load_model(path).kind
     if kind not in LOADERS:
         raise ModelSchemaError(f"The model in {str(path)!r} is of kind {kind!r}, which this version does not know.")
-    return find(LOADERS[kind]).load(path)
+    return find(LOADERS[kind]).load(path, **options)
 
 
 def find(place: str) -> Any:

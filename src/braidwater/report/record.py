@@ -70,7 +70,9 @@ class Record:
         for name in wanted:
             found = [metric for metric in self.metrics.get(name, []) if metric.worker in (None, 0)]
             if found:
-                series.append(Series(name, [float(m.epoch or m.step) for m in found], [m.value for m in found]))
+                steps = name.startswith("step_")  # many an epoch
+                x = [float(m.step if steps or m.epoch is None else m.epoch) for m in found]
+                series.append(Series(name, x, [m.value for m in found]))
         return series
 
     def timeline(self) -> tuple[list[Span], list[str]]:

@@ -25,8 +25,9 @@ figure small { display: block; color: var(--soft); margin-top: 4px; }
 svg { display: block; width: 100%; height: auto; max-height: 620px; }
 svg.narrow { margin: 0 auto; }
 pre { margin: 0; padding: 14px 16px; overflow-x: auto; background: var(--panel); border: 1px solid var(--rule);
-  border-radius: 8px; font: 12.5px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-.scroll { overflow-x: auto; }
+  border-radius: 8px; font: 12px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+.scroll { overflow-x: auto; margin: 16px 0; }
+pre + pre { margin-top: 16px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 14px 5px 0; text-align: left; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; }

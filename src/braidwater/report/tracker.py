@@ -20,6 +20,8 @@ from braidwater.events import (
 )
 from braidwater.options import format_bytes
 
+_ASIDE = ("write blocks", "evaluate")  # passes that are not among those that a run announces
+
 
 @dataclass
 class Pass:
@@ -65,6 +67,8 @@ class Tracker:
             case RunFinished():
                 self._run_finished(event)
             case PassStarted():
+                if self._depth == 0:  # a pass of its own, such as an evaluation
+                    self.name, self.passes, self.metrics = "", None, {}
                 self.current = Pass(event.number, event.what, event.rows, event.origin, event.time)
             case BlockDone():
                 if self.current is not None:
@@ -74,7 +78,7 @@ class Tracker:
                 self._pass_finished(event)
             case Metric():
                 if event.worker in (None, 0):
-                    self.metrics[event.name] = event.value
+                    self.metrics[event.name.removeprefix("step_")] = event.value
             case _:
                 self._note(event)
 
@@ -86,6 +90,8 @@ class Tracker:
             self.name, self.passes = event.name, event.passes
             self.finished, self.metrics, self.current = [], {}, None
             self.error, self.seconds, self.started = None, 0.0, event.time
+        elif self.passes is None:
+            self.passes = event.passes
 
     def _run_finished(self, event: RunFinished) -> None:
         self._depth = max(self._depth - 1, 0)
@@ -129,7 +135,8 @@ class Tracker:
 
     def pass_title(self, which: Pass) -> str:
         kind = "epoch" if which.what.startswith("epoch") else "pass"
-        total = f"/{self.passes}" if self.passes is not None and which.number <= self.passes else ""
+        counted = self.passes is not None and which.number <= self.passes and which.what not in _ASIDE
+        total = f"/{self.passes}" if counted else ""
         what = which.what.removeprefix("epoch").strip(" :")
         return "  ".join(part for part in (f"{kind} {which.number}{total}", what) if part)
 
@@ -145,10 +152,10 @@ class Tracker:
         """The run that ended, as one line."""
         from braidwater.planner import format_seconds
 
-        count = len(self.finished)
-        kind = "epoch" if self.finished and self.finished[-1].what.startswith("epoch") else "pass"
-        plural = kind if count == 1 else "passes" if kind == "pass" else "epochs"
-        rows = sum(one.done for one in self.finished)
+        epochs = [one for one in self.finished if one.what.startswith("epoch")]
+        counted = epochs or self.finished
+        count, rows = len(counted), sum(one.done for one in counted)
+        plural = ("epoch" if epochs else "pass") + ("" if count == 1 else "s" if epochs else "es")
         parts = [self.name or "run"]
         if count:
             parts.append(f"{count} {plural}, {rows:,} rows")

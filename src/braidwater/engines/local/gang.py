@@ -31,7 +31,7 @@ import cloudpickle
 
 from braidwater.blocks.source import BlockSource
 from braidwater.engines.base import Member
-from braidwater.engines.local.gang_member import Assignment
+from braidwater.engines.local.gang_member import FOLDER_PREFIX, Assignment
 from braidwater.errors import OptionError, WorkerError, WorkerLostError
 from braidwater.events import WorkerLost, emit, from_record
 from braidwater.options import current_options
@@ -115,7 +115,7 @@ class _Gang:
         self._closing = False
 
     def __enter__(self) -> _Gang:
-        self._folder = Path(tempfile.mkdtemp(prefix="braidwater-gang-"))  # 0700: nobody else reads the key
+        self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))  # 0700: nobody else reads the key
         key = secrets.token_bytes(32)
         self._listener = Listener(str(self._folder / "line") if hasattr(socket, "AF_UNIX") else None, authkey=key)
         boot = self._folder / "boot.py"

@@ -6,6 +6,7 @@ The process is a program of its own (see `gang`), so the script that started the
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from multiprocessing.connection import Client, Connection
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -22,6 +24,8 @@ from braidwater.blocks.source import BlockSource
 from braidwater.engines.base import Member
 from braidwater.events import Event, as_record, listen
 from braidwater.options import Options, options
+
+FOLDER_PREFIX = "braidwater-gang-"
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def main(address: str, key: bytes) -> None:
         packed = connection.recv_bytes()
     except (OSError, EOFError):
         os._exit(1)
-    threading.Thread(target=_leave_with_parent, args=(connection,), daemon=True).start()
+    threading.Thread(target=_leave_with_parent, args=(connection, Path(address).parent), daemon=True).start()
     try:
         value = _run(cloudpickle.loads(packed), rank, size, line)
         line.send("result", rank, cloudpickle.dumps(value))
@@ -77,11 +81,13 @@ class _Line:
             self._connection.send(message)
 
 
-def _leave_with_parent(connection: Connection) -> None:
+def _leave_with_parent(connection: Connection, folder: Path) -> None:
     """Wait for the other end to close, and leave: no process outlives the one who started it."""
     try:
         connection.recv_bytes()
     except (OSError, EOFError):
+        if folder.name.startswith(FOLDER_PREFIX):  # one that was killed could not clean up
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
 

@@ -1,7 +1,7 @@
 """Optimisers as generators: they yield a point and are sent the value and the gradient there.
 
-Who runs them decides what a look at a function costs; `lockstep` runs many at a time, so that one pass over a table answers
-all of them.
+Who runs them decides what a look at a function costs; `lockstep` runs many at a time, so that one pass over a table
+answers all of them.
 """
 
 from braidwater.estimators.optimisers.base import Evaluation, Optimiser, Optimum

@@ -9,7 +9,8 @@ import numpy as np
 
 from braidwater.blocks.base import Array
 
-# The value of a loss summed in float32 tiles wobbles in the eighth digit: a step that makes it worse by less is no step uphill.
+# The value of a loss summed in float32 tiles wobbles in the eighth digit: a step that makes it worse by less is no step
+# uphill.
 NOISE = 1e-8
 
 

@@ -21,7 +21,8 @@ def conjugate_gradient(
     """Minimise a smooth function from values and gradients with two vectors of memory.
 
     The direction of Hager and Zhang (2005), equation 1.3, preconditioned by `curvature` (a guess at the
-    Hessian, its diagonal ``(n,)`` or all of it ``(n, n)``); it descends whatever the line search did. Stops as `lbfgs` does.
+    Hessian, its diagonal ``(n,)`` or all of it ``(n, n)``); it descends whatever the line search did. Stops as `lbfgs`
+    does.
     """
     point = np.asarray(start, np.float64)
     here, steps = (known, 0) if known is not None else ((yield point), 1)

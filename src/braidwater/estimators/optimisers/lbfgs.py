@@ -23,9 +23,10 @@ def lbfgs(
 ) -> Optimiser:
     """Minimise a smooth function from values and gradients (Nocedal 1980; Liu and Nocedal 1989).
 
-    `curvature` is a guess at the Hessian, its diagonal ``(n,)`` or all of it ``(n, n)``: with a good one the first step is
-    nearly right, and correlated columns take no more steps than others. `known` is the evaluation at `start` if somebody has it already. Stops when no part of the gradient is
-    larger than `tolerance`, after `max_steps` evaluations, or when rounding leaves no step downhill.
+    `curvature` is a guess at the Hessian, its diagonal ``(n,)`` or all of it ``(n, n)``: with a good one the first step
+    is nearly right, and correlated columns take no more steps than others. `known` is the evaluation at `start` if
+    somebody has it already. Stops when no part of the gradient is larger than `tolerance`, after `max_steps`
+    evaluations, or when rounding leaves no step downhill.
     """
     point = np.asarray(start, np.float64)
     here, steps = (known, 0) if known is not None else ((yield point), 1)

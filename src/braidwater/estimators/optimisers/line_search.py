@@ -17,11 +17,13 @@ LOOKS = 12
 def line_search(
     point: Array, direction: Array, here: Evaluation, step: float = 1.0, looks: int = LOOKS
 ) -> Generator[Array, Evaluation, tuple[float, Evaluation] | None]:
-    """A step along a direction of descent that meets the Wolfe conditions, and the evaluation there; None if none is found.
+    """A step along a direction of descent that meets the Wolfe conditions, and the evaluation there; None if none is
+    found.
 
-    Every look is a pass over the data, so the first step that is good enough is taken. Bisection and secant steps inside a
-    bracket (Nocedal and Wright 2006, section 3.5); near the optimum, where differences of values drown in rounding, a
-    value that is not worse counts when the slope has turned flat (the approximate Wolfe condition of Hager and Zhang 2005).
+    Every look is a pass over the data, so the first step that is good enough is taken. Bisection and secant steps
+    inside a bracket (Nocedal and Wright 2006, section 3.5); near the optimum, where differences of values drown in
+    rounding, a value that is not worse counts when the slope has turned flat (the approximate Wolfe condition of Hager
+    and Zhang 2005).
     """
     slope = float(here.gradient @ direction)
     allowed = NOISE * max(abs(here.value), 1e-3)

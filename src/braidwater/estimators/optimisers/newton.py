@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg import cho_solve
 
 from braidwater.blocks.base import Array
 from braidwater.estimators.optimisers.base import NOISE, Evaluation, Optimiser, Optimum, is_stationary
@@ -12,13 +13,11 @@ HALVINGS = 10
 RANK_TOLERANCE = 1e-11
 
 
-def newton(
-    start: Array, *, tolerance: float = 1e-6, max_steps: int = 50, known: Evaluation | None = None
-) -> Optimiser:
+def newton(start: Array, *, tolerance: float = 1e-6, max_steps: int = 50, known: Evaluation | None = None) -> Optimiser:
     """Minimise a smooth convex function from values, gradients and Hessians.
 
-    A step that makes the value worse is halved. Where the Hessian has no inverse, the shortest step that solves the equations
-    is taken. Stops when no part of the gradient is larger than `tolerance`, or after `max_steps` evaluations.
+    A step that makes the value worse is halved. Where the Hessian has no inverse, the shortest step that solves the
+    equations is taken. Stops when no part of the gradient is larger than `tolerance`, or after `max_steps` evaluations.
     """
     point = np.asarray(start, np.float64)
     here, steps = (known, 0) if known is not None else ((yield point), 1)
@@ -45,8 +44,23 @@ def solve(hessian: Array, gradient: Array) -> Array:
         return gradient.copy()
     size = np.sqrt(np.maximum(np.diag(hessian), 0))
     size[size == 0] = 1.0
-    values, vectors = np.linalg.eigh(hessian / np.outer(size, size))
+    scaled = hessian / np.outer(size, size)
+    factor = _cholesky(scaled)
+    if factor is not None:
+        return np.asarray(cho_solve((factor, True), gradient / size) / size)
+    values, vectors = np.linalg.eigh(scaled)
     kept = values > RANK_TOLERANCE * max(values[-1], 0)
     part = (vectors[:, kept].T @ (gradient / size)) / values[kept]
     solution: Array = (vectors[:, kept] @ part) / size
     return solution
+
+
+def _cholesky(matrix: Array) -> Array | None:
+    """The lower Cholesky factor of a matrix with ones on its diagonal; None where it is not clearly positive definite."""
+    try:
+        factor = np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        return None
+    # a pivot is what a column has left after those before it: down here it may be rounding, and eigenvalues have to
+    # tell
+    return factor if float(np.min(np.diag(factor))) > 1e-4 else None

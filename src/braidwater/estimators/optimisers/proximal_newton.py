@@ -21,9 +21,10 @@ def proximal_newton(
 ) -> Optimiser:
     """Minimise ``f(x) + sum(penalty |x|)`` from values, gradients and Hessians of f.
 
-    Each step minimises the quadratic model plus the absolute values by coordinate descent on the ``n x n`` Hessian, without
-    looking at the data (as glmnet does: Friedman, Hastie and Tibshirani 2010; Lee, Sun and Saunders 2014 for the line search).
-    Stops when the smallest subgradient is at most `tolerance`. The value of the optimum is that of f alone.
+    Each step minimises the quadratic model plus the absolute values by coordinate descent on the ``n x n`` Hessian,
+    without looking at the data (as glmnet does: Friedman, Hastie and Tibshirani 2010; Lee, Sun and Saunders 2014 for
+    the line search). Stops when the smallest subgradient is at most `tolerance`. The value of the optimum is that of f
+    alone.
     """
     point = np.asarray(start, np.float64)
     here, steps = (known, 0) if known is not None else ((yield point), 1)
@@ -50,10 +51,11 @@ def proximal_newton(
 
 
 def coordinate_descent(hessian: Array, gradient: Array, point: Array, penalty: Array, tolerance: float) -> Array:
-    """The minimum of ``gradient'(x - point) + (x - point)' hessian (x - point) / 2 + sum(penalty |x|)``, by coordinates.
+    """The minimum of ``gradient'(x - point) + (x - point)' hessian (x - point) / 2 + sum(penalty |x|)``, by
+    coordinates.
 
-    Sweeps over all coordinates alternate with sweeps over those that are not zero, until none moves its gradient by more than a
-    thousandth of the tolerance.
+    Sweeps over all coordinates alternate with sweeps over those that are not zero, until none moves its gradient by
+    more than a thousandth of the tolerance.
     """
     x = point.copy()
     slope = gradient.copy()

@@ -1,0 +1,5 @@
+"""``python -m braidwater.cli``."""
+
+from braidwater.cli import main
+
+main()

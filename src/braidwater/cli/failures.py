@@ -1,0 +1,58 @@
+"""Mistakes as one sentence, and exit codes: 1 for a mistake, 2 for usage, 130 for Ctrl-C."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+
+def reported(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with its errors told in one sentence on standard error. Errors that are no user's mistake keep their trace."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        from braidwater.errors import BraidwaterError, BraidwaterWarning, WorkerError
+
+        warnings.showwarning = _show_warning(BraidwaterWarning, warnings.showwarning)
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt:
+            typer.echo("Stopped.", err=True)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:  # the reader of our output went away, as in `… | head`
+            sys.stderr.close()
+            raise typer.Exit(1) from None
+        except WorkerError as error:
+            _tell(str(error))  # with the worker's own trace, which is what the user needs
+            raise typer.Exit(1) from None
+        except BraidwaterError as error:
+            _tell(" ".join(str(error).split()))
+            raise typer.Exit(1) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            _tell(f"{error.strerror}: {error.filename}")
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def _tell(sentence: str) -> None:
+    typer.echo(f"Error: {sentence}", err=True)
+
+
+def _show_warning(kind: type[Warning], before: Callable[..., Any]) -> Callable[..., None]:
+    """Our own warnings as a sentence; those of others as they are."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, kind):
+            typer.echo(f"Warning: {message}", err=True)
+        else:
+            before(message, category, *where, **more)
+
+    return show

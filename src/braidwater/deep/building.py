@@ -1,0 +1,151 @@
+"""From what a trainer was given to what a strategy trains: the module, built and checked, and the figures for the planner."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from math import prod
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from braidwater.deep.inputs import InputForm
+from braidwater.deep.losses import Target
+from braidwater.errors import LabelError, ModelSchemaError, OptionError, UnsafeModelError
+
+ModuleSpec = torch.nn.Module | str | Callable[..., torch.nn.Module]
+
+OWN = "braidwater."
+
+
+def build_module(
+    spec: ModuleSpec, arguments: Mapping[str, Any], form: InputForm, outputs: int, seed: int
+) -> torch.nn.Module:
+    """The module to train: a copy of one that was given, or what a factory makes, its weights drawn from `seed`.
+
+    A factory (a class, a function, or the import path ``"package.module:name"`` of one) is called with the inputs (the
+    width of the design, or the shape of an image), the number of outputs, and `arguments`.
+    """
+    if isinstance(spec, torch.nn.Module):
+        return copy.deepcopy(spec)
+    factory = import_factory(spec) if isinstance(spec, str) else spec
+    inputs = form.shape if form.image is not None else form.shape[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = factory(inputs, outputs, **arguments)
+    if not isinstance(module, torch.nn.Module):
+        raise OptionError("module", type(module).__name__, "a torch.nn.Module, or a factory that returns one")
+    return module
+
+
+def import_factory(path: str, trusted: Sequence[str] | None = None) -> Callable[..., torch.nn.Module]:
+    """What lies at ``"package.module:name"``. Where `trusted` is given, only in those packages and in braidwater itself.
+
+    The path in a saved model is somebody else's text: importing and calling whatever it names could run any code.
+    """
+    place, _, name = path.partition(":")
+    if trusted is not None and not any(
+        f"{place}.".startswith(f"{package.rstrip('.')}.") for package in (OWN, *trusted)
+    ):
+        raise UnsafeModelError(
+            f"The model's module comes from {path!r}, which is not imported on its word. If you trust it, load it with "
+            f"trust=[{place.partition('.')[0]!r}], or give the module: load(path, module=...)."
+        )
+    try:
+        found: Any = import_module(place)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise OptionError(
+            "module", path, "the import path of a module's class, such as 'package.module:Class'"
+        ) from error
+    if not callable(found):
+        raise OptionError("module", path, "the import path of a class or function")
+    factory: Callable[..., torch.nn.Module] = found
+    return factory
+
+
+def factory_path(spec: ModuleSpec) -> str | None:
+    """The import path of a factory; None for a module that was given, and for functions that cannot be imported."""
+    if isinstance(spec, str):
+        return spec
+    if isinstance(spec, torch.nn.Module):
+        return None
+    name = getattr(spec, "__qualname__", "<")
+    return None if "<" in name or spec.__module__ == "__main__" else f"{spec.__module__}:{name}"
+
+
+def check_outputs(module: torch.nn.Module, form: InputForm, target: Target, outputs: int) -> None:
+    """Send two rows of zeros through the module and compare what comes out with what the label needs."""
+    output = _forward(module, form, 2)
+    if target == "class":
+        if output.ndim != 2 or output.shape[1] != outputs:
+            found = output.shape[1] if output.ndim == 2 else tuple(output.shape)
+            raise LabelError(
+                f"The label has {outputs} classes, but the module gives {found} outputs a row. Give it one for each class."
+            )
+    elif output.shape not in ((2,), (2, 1)):
+        raise LabelError(
+            f"The label is a number, but the module gives an output of shape {tuple(output.shape)} for two rows."
+        )
+
+
+def count_flops(module: torch.nn.Module, form: InputForm) -> float:
+    """Floating-point operations of a training step on one row: the products of the forward pass, and twice that backward."""
+    with FlopCounterMode(display=False) as counter:
+        _forward(module, form, 1)
+    return 3.0 * int(counter.get_total_flops())
+
+
+def count_activations(module: torch.nn.Module, form: InputForm) -> int:
+    """Bytes of the outputs of all layers for one row: what the backward pass has to find again."""
+    total = 0
+
+    def add(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal total
+        if isinstance(output, torch.Tensor):
+            total += output.numel() * output.element_size()
+
+    hooks = [layer.register_forward_hook(add) for layer in module.modules() if not list(layer.children())]
+    try:
+        _forward(module, form, 1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def parameter_bytes(module: torch.nn.Module) -> int:
+    """Bytes of the weights."""
+    return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+def load_weights(module: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Put saved weights into a module that was made anew."""
+    try:
+        module.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise ModelSchemaError(f"The saved weights do not fit the module {type(module).__name__}: {error}") from error
+
+
+def _forward(module: torch.nn.Module, form: InputForm, rows: int) -> torch.Tensor:
+    dtype = torch.float64 if form.precision == "float64" else torch.float32
+    before = module.training
+    first = next(module.parameters(), None)
+    module.eval()
+    try:
+        with torch.no_grad():
+            output: torch.Tensor = module(
+                torch.zeros(rows, *form.shape, dtype=first.dtype if first is not None else dtype)
+            )
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise OptionError(
+            "module",
+            type(module).__name__,
+            f"one that takes rows of shape {form.shape} ({prod(form.shape)} numbers): {error}",
+        ) from error
+    finally:
+        module.train(before)
+    return output
