@@ -79,6 +79,7 @@ class FirstFeature:
 
 
 STANDARD = design().standardised(MEAN, SPREAD)
+FLOATS = design_of([NumberTerm(("a", "b"), 0)], ["a", "b"], weight="weight")
 TWO = design(label="two", offset="offset").standardised(MEAN, SPREAD)
 EXAMPLES = [
     Count(),
@@ -87,14 +88,16 @@ EXAMPLES = [
     Moments(design("number"), None),
     Gram(design(), 3),
     Gram(design("number", None)),
+    Gram(design(), 3, kernel="fused"),
     # columns in float32 are summed in float32 within a tile
     AggregateExample(LogisticGradient(TWO, POINTS[:, :1]), BLOCK, 1e-6),
     AggregateExample(LogisticGradient(TWO, POINTS[:1, :1], kernel="fused"), BLOCK, 1e-6),
     AggregateExample(LogisticGradient(STANDARD, POINTS), BLOCK, 1e-6),
     LogisticHessian(TWO, POINTS[:, :1]),
-    LogisticHessian(STANDARD, POINTS[:1]),
+    LogisticHessian(STANDARD, POINTS[:1], kernel="fused"),
     RobustProducts(design("number"), np.append(SPREAD, 1.0), np.eye(WIDTH + 1) / 1e6, MEAN * 0, "HC3"),
     NearestCenters(design(), random.normal(size=(2, 4, WIDTH)) + MEAN, MEAN, SPREAD),
+    NearestCenters(FLOATS, random.normal(size=(2, 4, 2)) + MEAN[:2], MEAN[:2], SPREAD[:2], kernel="fused"),
     DrawnRows(design(), MEAN[None], 5, seed=3),
     DrawnRows(design(), None, 5, seed=3),
     DrawnRows(design(), MEAN[None], 3, seed=3, farthest=True),

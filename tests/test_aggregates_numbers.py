@@ -35,8 +35,9 @@ def targets(classes):
 
 
 @pytest.mark.parametrize("classes", [None, 3])
-def test_gram_is_the_matrix_of_centred_products(classes):
-    found = result(Gram(design("number" if classes is None else "label"), classes))
+@pytest.mark.parametrize("kernel", ["blas", "fused"])
+def test_gram_is_the_matrix_of_centred_products(kernel, classes):
+    found = result(Gram(design("number" if classes is None else "label"), classes, kernel=kernel))
     both = np.hstack([X, targets(classes)])
     centred = both - np.average(both, axis=0, weights=W)
     expected = (centred * W[:, None]).T @ centred
@@ -115,9 +116,10 @@ def test_logistic_gradient_of_two_classes(kernel):
         np.testing.assert_allclose(together.gradient[k, 0], gradient[1], atol=1e-6 * abs(gradient).max())
 
 
-def test_logistic_gradient_and_hessian_of_three_classes():
+@pytest.mark.parametrize("kernel", ["blas", "fused"])
+def test_logistic_gradient_and_hessian_of_three_classes(kernel):
     gradients = result(LogisticGradient(STANDARD, POINTS))
-    hessians = result(LogisticHessian(STANDARD, POINTS))
+    hessians = result(LogisticHessian(STANDARD, POINTS, kernel=kernel))
     for k in range(2):
         loss, gradient, hessian, wrong = by_hand(POINTS[k], BLOCK["label"], 0.0)
         assert gradients.loss[k] == pytest.approx(loss, rel=1e-7)
@@ -128,9 +130,10 @@ def test_logistic_gradient_and_hessian_of_three_classes():
         assert gradients.wrong[k] == hessians.wrong[k] == wrong
 
 
-def test_logistic_hessian_of_two_classes_with_offsets():
+@pytest.mark.parametrize("kernel", ["blas", "fused"])
+def test_logistic_hessian_of_two_classes_with_offsets(kernel):
     offset = np.column_stack([np.zeros(ROWS), BLOCK["offset"]])
-    found = result(LogisticHessian(TWO, POINTS[:, :1]))
+    found = result(LogisticHessian(TWO, POINTS[:, :1], kernel=kernel))
     for k in range(2):
         loss, gradient, hessian, _ = by_hand(np.vstack([np.zeros(WIDTH + 1), POINTS[k, 0]]), BLOCK["two"], offset)
         assert found.loss[k] == pytest.approx(loss, rel=1e-12)

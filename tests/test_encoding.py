@@ -176,6 +176,13 @@ def test_categories_may_take_the_mode_or_a_category_of_their_own_for_nulls():
     assert dense(mode, MISSING)[1].tolist() == [1, 0]
     assert own.design.names == ("w[a]", "w[b]", "w[NULL]")
     assert dense(own, MISSING)[1].tolist() == [0, 0, 1]
+    complete = MISSING.slice(2)
+    none = fitted(complete, features={"w": Categorical(nulls="category")}, coding="one_hot")
+    assert none.design.names == ("w[a]", "w[b]")
+    with pytest.raises(NullValueError, match="'w' has 1 NULL"):
+        dense(none, MISSING)
+    ignored = fitted(complete, features={"w": Categorical(nulls="category", unseen="ignore")}, coding="one_hot")
+    assert dense(ignored, MISSING)[1].tolist() == [0, 0]
     hashed = fitted(MISSING, features={"w": Hashed(4, nulls="category")})
     assert dense(hashed, MISSING)[1].tolist() == [0, 0, 0, 0, 1]
 

@@ -20,11 +20,12 @@ WEIGHT = np.random.default_rng(0).random(len(X))
 
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["equal", "weighted"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_from_the_same_centres_it_ends_where_lloyd_does(dtype, weight):
+@pytest.mark.parametrize("kernel", ["blas", "fused"])
+def test_from_the_same_centres_it_ends_where_lloyd_does(kernel, dtype, weight):
     rows = X.astype(dtype)
     start = rows[:12]
     expected = Reference(12, init=start, n_init=1, algorithm="lloyd").fit(rows, sample_weight=weight)
-    model = KMeans(12, init=start).fit(rows, sample_weight=weight)
+    model = KMeans(12, init=start, kernel=kernel).fit(rows, sample_weight=weight)
     tolerance = 1e-10 if dtype == np.float64 else 1e-5
     np.testing.assert_allclose(model.cluster_centers_, expected.cluster_centers_, rtol=tolerance)
     assert model.inertia_ == pytest.approx(expected.inertia_, rel=max(tolerance, 1e-9))

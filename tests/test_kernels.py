@@ -133,3 +133,15 @@ def test_scratch_of_two_names_does_not_overlap():
     one[...], two[...] = 1, 2
     assert np.all(one == 1)
     assert scratch("one", (2, 2), np.float32).base is not None
+
+
+@pytest.mark.parametrize("columns", [1, 3, 4, 7, 31])
+def test_compiled_products_are_those_of_a_matrix_product(columns):
+    from braidwater.kernels.fused_products import add_products
+
+    random = np.random.default_rng(columns)
+    rows, weights = random.normal(size=(columns, 777)), random.random(777)
+    found = np.zeros((columns, columns))
+    add_products(rows * weights, rows, found)
+    np.testing.assert_allclose(found, (rows * weights) @ rows.T, rtol=1e-12, atol=1e-12)
+    assert np.array_equal(found, found.T)

@@ -16,7 +16,7 @@ import pytest
 from braidwater.errors import BudgetError, OptionError, UnsupportedError, UserError
 from braidwater.events import BlockDone, PassFinished, PassStarted, emit
 from braidwater.options import options
-from braidwater.planner import REFERENCE, Machine, Work, machine, plan, plan_table, reader_of, stored_machine
+from braidwater.planner import REFERENCE, Machine, Work, machine, plan, plan_table, stored_machine
 from braidwater.planner import constants as machine_constants
 from braidwater.planner.calibrate import calibrate
 from braidwater.planner.cost import Cost, Job, Setting, compute_seconds, first_pass, later_pass
@@ -259,10 +259,10 @@ def test_how_a_table_is_read_is_known(tmp_path: Path) -> None:
     data = pa.table({"x": [1.0, 2.0, 3.0, 4.0]})
     pq.write_table(data, tmp_path / "t.parquet")
     (tmp_path / "t.csv").write_text("x\n1\n2\n")
-    assert reader_of(table(data)) == "arrow"
-    assert reader_of(table(tmp_path / "t.parquet")) == "parquet"
-    assert reader_of(table(tmp_path / "t.csv")) == "csv"
-    assert reader_of(train_test_split(table(tmp_path / "t.parquet"), 0.5)[0]) == "parquet"
+    assert table(data).reader == "arrow"
+    assert table(tmp_path / "t.parquet").reader == "parquet"
+    assert table(tmp_path / "t.csv").reader == "csv"
+    assert train_test_split(table(tmp_path / "t.parquet"), 0.5)[0].reader == "parquet"
     found = plan_table(table(data, name="four"), GLM, machine=REFERENCE)
     assert (found.table, found.rows) == ("four", 4)
 

@@ -173,7 +173,7 @@ def test_a_notebook_shows_one_display_that_changes(notebook: list[str]) -> None:
     assert isinstance(shown.view, Notebook)
     with shown:
         run()
-    assert "pass 1/2  gradient" in notebook[0]
+    assert "pass 1/2  gradient" in notebook[1]
     assert "2 passes, 2,000 rows" in notebook[-1]
     assert all(text.startswith("<pre") for text in notebook)
 
@@ -233,7 +233,7 @@ def test_a_log_holds_every_event_as_a_line_of_strict_json(tmp_path: Path) -> Non
     with log_events(path):
         run(1)
         emit(Metric(name="loss", value=math.nan, step=1))
-        assert len(path.read_text().splitlines()) == 7, "the last event is not in the file yet"
+        assert len(path.read_text().splitlines()) == 8, "the last event is not in the file yet"
     records = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
     kinds = ["RunStarted", "PassStarted", "BlockDone", "BlockDone", "PassFinished", "Metric", "RunFinished", "Metric"]
     assert [record["event"] for record in records] == kinds

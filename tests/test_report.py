@@ -6,6 +6,7 @@ import math
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,7 +43,7 @@ def test_ticks_are_round_evenly_spaced_and_inside(low: float, width: float, want
     assert 1 <= len(ticks) <= 2 * wanted + 2
     slack = 1e-6 * (high - low)
     assert all(low - slack <= tick <= high + slack for tick in ticks)
-    steps = [b - a for a, b in zip(ticks, ticks[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(ticks)]
     assert all(math.isclose(step, steps[0], rel_tol=1e-3) for step in steps)
 
 
@@ -113,7 +114,7 @@ def test_a_timeline_has_a_lane_a_worker_and_joins_what_touches() -> None:
     bars = [r for r in parsed(svg).iter(f"{SVG}rect") if (r.get("class") or "").startswith("span")]
     assert len(bars) == 2
     assert {"worker 0", "worker 1", "first", "later"} <= set(texts(svg))
-    lane = [r for r in parsed(svg).iter(f"{SVG}rect") if r.get("class") == "lane"][0]
+    lane = next(r for r in parsed(svg).iter(f"{SVG}rect") if r.get("class") == "lane")
     assert float(bars[1].get("width", "0")) == pytest.approx(float(lane.get("width", "0")) / 4, rel=0.01)
 
 
@@ -266,9 +267,9 @@ def test_every_name_of_an_estimator_finds_one(name: str) -> None:
 
 
 def test_what_cannot_be_imported_is_told_in_a_sentence() -> None:
-    with pytest.raises(UserError, match="There is no estimator 'kmeans'. Did you mean 'k_means'?"):
+    with pytest.raises(UserError, match=r"There is no estimator 'kmeans'\. Did you mean 'k_means'\?"):
         estimator("kmeans")
-    with pytest.raises(UserError, match="write it as package.module:Name"):
+    with pytest.raises(UserError, match=r"write it as package\.module:Name"):
         find("module")
     with pytest.raises(UserError, match="'math' has no 'Nothing'"):
         find("math:Nothing")

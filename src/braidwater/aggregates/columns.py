@@ -16,6 +16,7 @@ from braidwater.blocks.base import Array, Block
 from braidwater.encoding.design import CodeTerm, Design, NumberTerm, Term, WideTerm
 from braidwater.errors import DataError
 from braidwater.kernels import scratch
+from braidwater.kernels.choice import KernelName
 
 TILE_ROWS = 4096
 # Below this many levels a one-hot column in the tile, multiplied by BLAS, is cheaper than a sum by code for every other
@@ -164,23 +165,40 @@ def weighted_sums(columns: Columns, block: Block, rows: slice, dense: Array, wei
     return total
 
 
-def weighted_products(columns: Columns, block: Block, rows: slice, dense: Array, weights: Array | None) -> Array:
+def weighted_products(
+    columns: Columns, block: Block, rows: slice, dense: Array, weights: Array | None, kernel: KernelName = "blas"
+) -> Array:
     """``sum(w x x')`` of the computed columns, ``(width, width)``; weights are not negative.
 
-    BLAS syrk for the dense part (numpy calls it for ``A @ A.T``): half the work of gemm, and exactly symmetric.
+    The dense part by compiled code (up to 128 columns where the processor has AVX-512: 25 ns a row at 30 columns), or by
+    BLAS syrk (65 ns; numpy calls it for ``A @ A.T``): half the work of gemm, and exactly symmetric.
     """
     width = columns.width
     products = np.zeros((width, width))
     k = len(dense)
-    if weights is None:
-        products[:k, :k] = dense @ dense.T
-    else:
-        rooted = scratch("rooted", dense.shape, np.float64)
-        np.multiply(dense, np.sqrt(weights), out=rooted)
-        products[:k, :k] = rooted @ rooted.T
+    products[:k, :k] = _dense_products(dense, weights, kernel)
     if columns.sparse_terms:
         _sparse_products(columns, block, rows, dense, weights, products)
     return products
+
+
+def _dense_products(dense: Array, weights: Array | None, kernel: KernelName) -> Array:
+    if kernel == "fused":
+        from braidwater.kernels.fused_products import COLUMNS, add_products
+
+        if len(dense) <= COLUMNS:
+            weighted = dense
+            if weights is not None:
+                weighted = scratch("rooted", dense.shape, np.float64)
+                np.multiply(dense, weights, out=weighted)
+            found = np.zeros((len(dense), len(dense)))
+            add_products(weighted, dense, found)
+            return found
+    if weights is None:
+        return np.asarray(dense @ dense.T)
+    rooted = scratch("rooted", dense.shape, np.float64)
+    np.multiply(dense, np.sqrt(weights), out=rooted)
+    return np.asarray(rooted @ rooted.T)
 
 
 def _sparse_products(

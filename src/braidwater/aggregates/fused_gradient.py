@@ -39,14 +39,9 @@ def fused_losses(z: Array, labels: Array, weights: Array | None) -> tuple[Array,
     """`logistic_loss` in compiled code: z ``(K, rows)`` becomes the residuals."""
     kind = "32" if z.dtype == np.float32 else "64"
     loss, wrong = np.empty(len(z)), np.empty(len(z))
-    if weights is None:
-        run = getattr(fused, f"loss{kind}")
-        for k, row in enumerate(z):
-            loss[k], wrong[k] = run(row, labels, row)
-    else:
-        run = getattr(fused, f"weighted_loss{kind}")
-        for k, row in enumerate(z):
-            loss[k], wrong[k] = run(row, labels, weights, row)
+    run = getattr(fused, f"losses{kind}" if weights is None else f"weighted_losses{kind}")
+    rest = () if weights is None else (weights,)
+    run(z, labels, *rest, scratch("residuals", z.shape[1:], z.dtype), loss, wrong)
     return loss, wrong
 
 

@@ -11,6 +11,7 @@ from braidwater.aggregates.columns import TILE_ROWS, Columns, weighted_products,
 from braidwater.aggregates.moments import scale_of
 from braidwater.blocks.base import Array, Block
 from braidwater.encoding.design import Design
+from braidwater.kernels.choice import KernelName
 
 
 @dataclass
@@ -69,15 +70,16 @@ class Gram(Aggregate[GramState, GramResult]):
 
     `classes` says how the label is meant: None as a number, otherwise as codes of that many classes. Categories of more
     than 16 levels are summed by code and never written out. Stable for columns whose mean is far larger than their
-    spread (shifted by the block's first rows, merged as by Chan, Golub and LeVeque 1983). Cost: 60 ns a row at 30
+    spread (shifted by the block's first rows, merged as by Chan, Golub and LeVeque 1983). Cost: 60 ns a row (compiled) at 30
     columns, growing with their square; memory ``8 (width + targets)^2`` bytes a state.
     """
 
     what = "products"
 
-    def __init__(self, design: Design, classes: int | None = None) -> None:
+    def __init__(self, design: Design, classes: int | None = None, *, kernel: KernelName = "blas") -> None:
         self.design = design.raw()
         self.columns = Columns(self.design, classes)
+        self.kernel = kernel
 
     def initialize(self) -> GramState:
         width = self.columns.width
@@ -95,7 +97,7 @@ class Gram(Aggregate[GramState, GramResult]):
             w = columns.weights(block, tile)
             dense = columns.dense(block, tile, shift)
             sums += weighted_sums(columns, block, tile, dense, w)
-            products += weighted_products(columns, block, tile, dense, w)
+            products += weighted_products(columns, block, tile, dense, w, self.kernel)
             weight += dense.shape[1] if w is None else float(w.sum())
         mean = np.zeros(columns.width)
         mean[: len(shift)] = shift

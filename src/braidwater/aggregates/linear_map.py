@@ -67,19 +67,30 @@ class LinearMap:
 
         `raw` and `intercepts` are `raw_weights()` and `raw_intercepts()`, which the caller computes once a block.
         """
-        out[...] = intercepts[:, None]
+        begun = False
         for term in self.design.terms:
             part = raw[term.begin : term.begin + term.width]
             if isinstance(term, CodeTerm):
                 table = np.zeros((len(part.T), term.width + 1), out.dtype)
                 table[:, :-1] = part.T
-                out += np.take(table, _codes(term, block, rows), axis=1)
+                product = np.take(table, _codes(term, block, rows), axis=1)
             else:
                 dtype = self.term_dtype(term, block)
                 matrix = _matrix(term, block, rows, dtype)
-                product = scratch("product", out.shape, dtype)
+                # the first product goes where the sum will be: for many models a copy costs as much as the product
+                straight = not begun and out.dtype == dtype
+                product = out if straight else scratch("product", out.shape, dtype)
                 np.matmul(part.T.astype(dtype), matrix, out=product)
+            if not begun:
+                if product is not out:
+                    out[...] = product
+            else:
                 out += product
+            begun = True
+        if begun:
+            out += intercepts[:, None].astype(out.dtype)
+        else:
+            out[...] = intercepts[:, None]
 
     def adjoint(self, block: Block, rows: slice, residuals: Array, into: Array) -> None:
         """Add ``sum(x r)`` over some rows to `into` ``(width, K)``, float64, for the raw columns; residuals ``(K, rows)``."""

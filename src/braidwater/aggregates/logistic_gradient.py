@@ -16,7 +16,12 @@ from braidwater.kernels import scratch
 from braidwater.kernels.choice import KernelName
 from braidwater.kernels.logistic_loss import logistic_loss, softmax_loss
 
-TILE_ROWS = 4096
+TILE_BYTES = 1 << 20  # of columns and predictors: with residuals and scratch they stay in the second-level cache
+
+
+def tile_rows(numbers: int) -> int:
+    """Rows of a tile with so many columns and predictors: from 512, below which calls cost more than work, to 4096."""
+    return int(np.clip(TILE_BYTES // (4 * max(numbers, 1)) // 512 * 512, 512, 4096))
 
 
 @dataclass
@@ -82,7 +87,7 @@ class LogisticGradient(Aggregate[LossState, LossResult]):
             return fused_transition(linear, state, block)
         raw, intercepts = linear.raw_weights(), linear.raw_intercepts()
         dtype = linear.compute_dtype(block)
-        for tile in block.slices(TILE_ROWS):
+        for tile in block.slices(tile_rows(self.design.width + 2 * linear.models)):
             self._tile(state, linear, block, tile, dtype, raw, intercepts)
         return state
 
@@ -114,7 +119,7 @@ class LogisticGradient(Aggregate[LossState, LossResult]):
         state.weight += count if weights is None else float(weights.sum(dtype=np.float64))
         state.loss += loss
         state.wrong += wrong
-        state.residual += z.sum(axis=1, dtype=np.float64)
+        state.residual += z.sum(axis=1)
         linear.adjoint(block, tile, z, state.gradient)
 
     def merge(self, state: LossState, other: LossState) -> LossState:

@@ -12,6 +12,7 @@ from braidwater.aggregates.columns import TILE_ROWS, Columns, weighted_products,
 from braidwater.blocks.base import Array, Block
 from braidwater.encoding.design import Design
 from braidwater.kernels import scratch
+from braidwater.kernels.choice import KernelName
 from braidwater.kernels.logistic_loss import logistic_loss, softmax_loss
 
 
@@ -55,9 +56,10 @@ class LogisticHessian(Aggregate[HessianState, HessianResult]):
 
     what = "Hessian"
 
-    def __init__(self, design: Design, points: Array) -> None:
+    def __init__(self, design: Design, points: Array, *, kernel: KernelName = "blas") -> None:
         self.design = design
         self.points = np.asarray(points, np.float64)
+        self.kernel = kernel
         self.columns = Columns(design.raw(), with_label=False, with_ones=True)
 
     def initialize(self) -> HessianState:
@@ -119,7 +121,13 @@ class LogisticHessian(Aggregate[HessianState, HessianResult]):
         predictors = z.reshape(models, c, count)
         if c == 1:
             curvature = _logistic_curvature(z)
-            loss, wrong = logistic_loss(z, self.design.labels(block)[tile].astype(np.float64), weights)
+            labels = self.design.labels(block)[tile].astype(np.float64)
+            if self.kernel == "fused":
+                from braidwater.aggregates.fused_gradient import fused_losses
+
+                loss, wrong = fused_losses(z, labels, weights)
+            else:
+                loss, wrong = logistic_loss(z, labels, weights)
         else:
             codes = class_codes(self.design, block, tile, c)
             probabilities = _softmax(predictors)
@@ -131,7 +139,7 @@ class LogisticHessian(Aggregate[HessianState, HessianResult]):
                 state.gradient[m, a] += weighted_sums(columns, block, tile, dense, predictors[m, a])
             if c == 1:
                 w = curvature[m] if weights is None else curvature[m] * weights
-                state.hessian[m, 0, 0] += weighted_products(columns, block, tile, dense, w)
+                state.hessian[m, 0, 0] += weighted_products(columns, block, tile, dense, w, self.kernel)
             else:
                 self._multinomial(state.hessian[m], block, tile, dense, probabilities[m], weights)
 
@@ -143,7 +151,7 @@ class LogisticHessian(Aggregate[HessianState, HessianResult]):
                 w = p[a] * (1 - p[a]) if a == b else p[a] * p[b]
                 if weights is not None:
                     w = w * weights
-                products = weighted_products(self.columns, block, tile, dense, w)
+                products = weighted_products(self.columns, block, tile, dense, w, self.kernel)
                 hessian[a, b] += products if a == b else -products
 
     def merge(self, state: HessianState, other: HessianState) -> HessianState:

@@ -12,6 +12,7 @@ from braidwater.aggregates.linear_map import FAR
 from braidwater.blocks.base import Array, Block
 from braidwater.encoding.design import Design, NumberTerm
 from braidwater.kernels import scratch
+from braidwater.kernels.choice import KernelName
 
 TILE_ROWS = 4096
 
@@ -34,12 +35,15 @@ class NearestCenters(Aggregate[CentersState, CentersState]):
 
     what = "nearest centres"
 
-    def __init__(self, design: Design, centers: Array, reference: Array, spread: Array) -> None:
+    def __init__(
+        self, design: Design, centers: Array, reference: Array, spread: Array, *, kernel: KernelName = "blas"
+    ) -> None:
         self.design = design
         self.centers = np.asarray(centers, np.float64)
         self.reference = np.asarray(reference, np.float64)
         # float32 is enough where means are near zero against the spread; the shift is then folded into the centres
         self.near = bool(np.all(np.abs(self.reference) <= FAR * np.asarray(spread)))
+        self.kernel = kernel
 
     def initialize(self) -> CentersState:
         runs, k, width = self.centers.shape
@@ -50,6 +54,9 @@ class NearestCenters(Aggregate[CentersState, CentersState]):
         if block.rows == 0:
             return state
         stored = self.design.weights(block)
+        matrix = stored_floats(self.design, block, near=self.near) if self.kernel == "fused" else None
+        if matrix is not None:
+            return self._fused(state, matrix, stored)
         for tile in block.slices(TILE_ROWS):
             columns, shift = tile_columns(self.design, block, tile, self.reference, near=self.near)
             scores = center_scores(columns, self.centers - shift, columns.dtype)
@@ -65,6 +72,18 @@ class NearestCenters(Aggregate[CentersState, CentersState]):
                 if np.any(shift):
                     continue
                 state.sums[run] -= counts[:, None] * self.reference
+        return state
+
+    def _fused(self, state: CentersState, matrix: Array, stored: Array | None) -> CentersState:
+        from braidwater.kernels.fused_nearest import nearest_pass
+
+        weights = np.zeros(0, matrix.dtype) if stored is None else stored.astype(matrix.dtype)
+        for run, centers in enumerate(self.centers):
+            counts, sums = np.zeros(len(centers)), np.zeros(centers.shape)
+            half = 0.5 * np.einsum("ij,ij->i", centers, centers)
+            nearest_pass(matrix, weights, (-centers).astype(matrix.dtype), half.astype(matrix.dtype), counts, sums)
+            state.weight[run] += counts
+            state.sums[run] += sums - counts[:, None] * self.reference
         return state
 
     def merge(self, state: CentersState, other: CentersState) -> CentersState:
@@ -139,15 +158,22 @@ class DrawnRows(Aggregate[DrawnState, DrawnState]):
 
 def tile_columns(design: Design, block: Block, tile: slice, reference: Array, *, near: bool) -> tuple[Array, Array]:
     """The columns of a tile ``(width, rows)``, and what was taken off each: nothing from a view of stored floats."""
-    term = design.terms[0] if len(design.terms) == 1 else None
-    if isinstance(term, NumberTerm) and design.scale is None:
-        stored = block.matrix(term.columns)
-        if stored.dtype == np.float64 or (stored.dtype == np.float32 and near):
-            return stored[:, tile], np.zeros(len(reference))
+    stored = stored_floats(design, block, near=near)
+    if stored is not None:
+        return stored[:, tile], np.zeros(len(reference))
     out = scratch("columns", (design.width, tile.stop - tile.start), np.float64)
     design.dense(block, tile, out=out)
     out -= reference[:, None]
     return out, reference
+
+
+def stored_floats(design: Design, block: Block, *, near: bool) -> Array | None:
+    """The features as they are stored, where they are one group of floats that can be used as it is; else None."""
+    term = design.terms[0] if len(design.terms) == 1 else None
+    if not isinstance(term, NumberTerm) or design.scale is not None:
+        return None
+    stored = block.matrix(term.columns)
+    return stored if stored.dtype == np.float64 or (stored.dtype == np.float32 and near) else None
 
 
 def center_scores(columns: Array, centers: Array, dtype: Any) -> Array:

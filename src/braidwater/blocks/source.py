@@ -116,7 +116,7 @@ class BlockSource:
         """The rows of a partition, cut into the rows of one unit each (the last may be smaller)."""
         held: list[pa.RecordBatch] = []
         rows = 0
-        for batch in self.table.read(self.columns, partition=partition, batch_rows=min(self.unit_rows, 65_536)):
+        for batch in self.table.read(self.columns, partition=partition, batch_rows=min(self.unit_rows, 32_768)):
             while batch.num_rows:
                 part = batch.slice(0, self.unit_rows - rows)
                 held.append(part)

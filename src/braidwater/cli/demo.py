@@ -119,7 +119,7 @@ def make_report(database: str, cancer: Trained, digits: Trained) -> Report:
     report = Report("braidwater demo", f"Two models, trained where the data lies: {database}")
     report.section(
         "Logistic regression",
-        f"Breast cancer, {cancer.rows} rows to train on. Coefficients are log-odds of a malignant tumour against a benign one "
+        f"Breast cancer, {cancer.rows:,} rows to train on. Coefficients are log-odds of a malignant tumour against a benign one "
         "for one standard deviation of each measurement.",
     )
     _metrics(report, cancer)
@@ -133,7 +133,7 @@ def make_report(database: str, cancer: Trained, digits: Trained) -> Report:
     report.record(cancer.record)
     report.section(
         "Convolutional net",
-        f"Handwritten digits, {digits.rows} scans to train on; two processes that average their gradients after each step.",
+        f"Handwritten digits, {digits.rows:,} scans to train on; two processes that average their gradients after each step.",
     )
     _metrics(report, digits)
     report.record(digits.record)

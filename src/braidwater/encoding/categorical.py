@@ -34,7 +34,8 @@ class Categorical(ColumnEncoder):
     The dictionary is every value of the table in their order, or the `top` most frequent, or those with at least
     `min_count` rows; with `top` or `min_count` the others share a category ``other``. `unseen` says what happens to a value
     that was not there: ``"refuse"``, ``"ignore"`` (a row of zeros), or ``"other"`` (the default where that category exists).
-    `nulls`: ``"refuse"``, ``"drop"`` the row, the ``"mode"``, or a ``"category"`` of their own. `coding` makes a column for
+    `nulls`: ``"refuse"``, ``"drop"`` the row, the ``"mode"``, or a ``"category"`` of their own; where there was none when it
+    was fitted, a NULL is then a value that was not there. `coding` makes a column for
     every category (``"one_hot"``), or for all but the first, the reference (``"treatment"``); by default what the model likes.
     """
 
@@ -49,7 +50,7 @@ class Categorical(ColumnEncoder):
         check_choice("nulls", self.nulls, ("refuse", "drop", "mode", "category"))
 
     def needs(self, type: pa.DataType) -> frozenset[str]:
-        return frozenset({"categories"})
+        return frozenset({"categories", "nulls"} if self.nulls == "category" else {"categories"})
 
     def fit(self, facts: ColumnFacts, coding: Coding) -> FittedColumn:
         counted = facts.categories or []
@@ -70,7 +71,8 @@ class Categorical(ColumnEncoder):
             facts.name,
             values=tuple(values),
             other=other,
-            null_category=self.nulls == "category",
+            # a category that no row is in would be a column of zeros
+            null_category=self.nulls == "category" and bool(facts.nulls),
             policy=self.nulls,
             mode=mode,
             unseen=unseen,
@@ -118,7 +120,8 @@ class FittedCategorical(FittedColumn):
 
     def encode(self, values: pa.Array) -> Encoded:
         missing = null_mask(values)
-        if missing is not None and self.policy == "refuse":
+        unseen = self.policy == "category" and not self.null_category and self.unseen == "refuse"
+        if missing is not None and (self.policy == "refuse" or unseen):
             raise NullValueError(self.column, int(missing.sum()), len(values), "'drop', 'mode' or 'category'")
         coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
         lookup = self._lookup(coded.dictionary)
@@ -141,13 +144,17 @@ class FittedCategorical(FittedColumn):
                 f"Column {self.column!r} is {found.type}, but was {self._dictionary.type} when the model was fitted."
             ) from error
         places = pc.index_in(same, value_set=self._dictionary)
-        stranger = {"refuse": -1, "ignore": len(self.levels), "other": len(self.values)}[self.unseen]
-        codes: Array = numpy_of(pc.fill_null(places, stranger))
+        codes: Array = numpy_of(pc.fill_null(places, self._stranger))
         return codes.astype(np.int64)
+
+    @property
+    def _stranger(self) -> int:
+        """The code of a value that was not there; -1 where it is refused."""
+        return {"refuse": -1, "ignore": len(self.levels), "other": len(self.values)}[self.unseen]
 
     def _null_code(self) -> int:
         if self.policy == "category":
-            return len(self.levels) - 1
+            return len(self.levels) - 1 if self.null_category else self._stranger
         return self.values.index(self.mode) if self.policy == "mode" and self.mode in self.values else 0
 
     def _refuse_unseen(self, codes: Array, values: pa.Array) -> None:

@@ -30,6 +30,8 @@ from braidwater.engines import Engine
 from braidwater.errors import ConvergenceWarning, DataError, OptionError
 from braidwater.estimators.base import TableEstimator, Target, Training, is_tabular
 from braidwater.events import Metric, emit
+from braidwater.kernels import choose_kernel
+from braidwater.kernels.choice import KernelName
 from braidwater.planner.base import Work
 from braidwater.tables import Table
 
@@ -60,6 +62,7 @@ class Lloyd(Iteration[Clustering]):
     tolerance: float
     max_steps: int
     seed: int
+    kernel: KernelName = "blas"
 
     def passes(self) -> Generator[Aggregate[Any, Any], Any, Clustering]:
         moments = yield Moments(self.design)
@@ -70,8 +73,9 @@ class Lloyd(Iteration[Clustering]):
         mean, spread = moments.mean, np.sqrt(moments.variance)
         if self.design.center is not None and self.design.scale is not None:
             mean, spread = (mean - self.design.center) / self.design.scale, spread / self.design.scale
+        safe = np.where(spread > 0, spread, 1.0)
         total = float(moments.weight * np.sum(spread**2))
-        centers = yield from self._seeds(mean)
+        centers = yield from self._seeds(mean, safe)
         passes = 1 if isinstance(self.init, np.ndarray) else 2 if self.init == "random" else ROUNDS + 3
         limit = self.tolerance * float(np.mean(spread**2)) if len(spread) else 0.0
         moving = list(range(self.runs))
@@ -79,7 +83,7 @@ class Lloyd(Iteration[Clustering]):
         inertia = [np.inf] * self.runs
         step = 0
         while moving and step < self.max_steps:
-            found = yield NearestCenters(self.design, centers[moving], mean, np.where(spread > 0, spread, 1.0))
+            found = yield NearestCenters(self.design, centers[moving], mean, safe, kernel=self.kernel)
             step += 1
             new, empty = self._means(found, centers[moving], mean)
             for place, run in enumerate(moving):
@@ -98,12 +102,12 @@ class Lloyd(Iteration[Clustering]):
                     still.append(run)
             moving = still
             emit(Metric(name="inertia", value=min(inertia), step=step))
-        found = yield NearestCenters(self.design, centers, mean, np.where(spread > 0, spread, 1.0))
+        found = yield NearestCenters(self.design, centers, mean, safe, kernel=self.kernel)
         inertia = [_inertia(found, run, centers[run] - mean, total) for run in range(self.runs)]
         best = int(np.argmin(inertia))
         return Clustering(centers[best], inertia[best], step, passes + step + 1, converged[best], moments.rows)
 
-    def _seeds(self, mean: Array) -> Generator[Aggregate[Any, Any], Any, Array]:
+    def _seeds(self, mean: Array, safe: Array) -> Generator[Aggregate[Any, Any], Any, Array]:
         """The first centres ``(runs, k, width)``."""
         if isinstance(self.init, np.ndarray):
             return np.repeat(np.asarray(self.init, np.float64)[None], self.runs, axis=0)
@@ -113,9 +117,9 @@ class Lloyd(Iteration[Clustering]):
             if len(rows) < self.k * self.runs:  # fewer rows than asked for: the runs share them
                 rows = np.concatenate([np.roll(rows, -run, axis=0)[: self.k] for run in range(self.runs)])
             return rows.reshape(self.runs, self.k, -1)
-        return (yield from self._scalable(mean))
+        return (yield from self._scalable(mean, safe))
 
-    def _scalable(self, mean: Array) -> Generator[Aggregate[Any, Any], Any, Array]:
+    def _scalable(self, mean: Array, safe: Array) -> Generator[Aggregate[Any, Any], Any, Array]:
         """k-means|| (Bahmani et al. 2012): a few rounds draw far rows by the dozen, k-means++ picks among those.
 
         One set of candidates serves all runs, each of which picks from it with its own luck.
@@ -127,7 +131,7 @@ class Lloyd(Iteration[Clustering]):
         for number in range(ROUNDS):
             drawn: DrawnState = yield DrawnRows(self.design, candidates, OVERSAMPLING * self.k, self.seed + number + 1)
             candidates = np.concatenate([candidates, drawn.rows])
-        counts: CentersState = yield NearestCenters(self.design, candidates[None], mean, np.ones(len(mean)))
+        counts: CentersState = yield NearestCenters(self.design, candidates[None], mean, safe, kernel=self.kernel)
         if len(candidates) < self.k:  # fewer different rows than clusters
             rows = np.concatenate([candidates, np.repeat(candidates[:1], self.k - len(candidates), axis=0)])
             return np.repeat(rows[None], self.runs, axis=0)
@@ -174,6 +178,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ta
         max_iter: most steps before a `ConvergenceWarning`.
         random_state: seed of the seeding; the same seed and rows give the same clusters on any number of workers.
         nulls, coding: see `Encoding`; categories are one-hot columns.
+        kernel: ``"auto"``, ``"fused"`` or ``"blas"``: compiled or numpy inner loops; the same result to rounding.
 
     Attributes:
         cluster_centers_: ``(n_clusters, width)``; inertia_: sum of weighted squared distances to the centres.
@@ -194,6 +199,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ta
         random_state: Any = 0,
         nulls: str | float = "refuse",
         coding: str = "one_hot",
+        kernel: str = "auto",
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -203,6 +209,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ta
         self.random_state = random_state
         self.nulls = nulls
         self.coding = coding
+        self.kernel = kernel
 
     def fit(
         self,
@@ -234,7 +241,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ta
                 raise OptionError("init", f"array of shape {init.shape}", f"{(self.n_clusters, training.design.width)}")
         seed = int(check_random_state(self.random_state).randint(2**31))
         runs = 1 if isinstance(init, np.ndarray) else int(self.n_init)
-        lloyd = Lloyd(training.design, self.n_clusters, init, runs, float(self.tol), int(self.max_iter), seed)
+        kernel = choose_kernel(training.rows, self.kernel)
+        lloyd = Lloyd(training.design, self.n_clusters, init, runs, float(self.tol), int(self.max_iter), seed, kernel)
         with training.source(passes=20) as source:
             found = training.engine.iterate(source, lloyd)
         self._take(training, found)

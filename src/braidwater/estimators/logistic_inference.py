@@ -14,6 +14,7 @@ from braidwater.encoding.design import Design
 from braidwater.estimators.logistic_problem import Coordinates, Problem
 from braidwater.estimators.optimisers import Optimum
 from braidwater.estimators.optimisers.newton import RANK_TOLERANCE, solve
+from braidwater.kernels.choice import KernelName
 
 # Steps of Newton's method towards an optimum that exists shrink quadratically: after so many they are rounding. Towards
 # one at infinity each is as long as the last (the curvature there falls as fast as the slope).
@@ -42,7 +43,7 @@ class Inference:
 
 
 def examine(
-    design: Design, problem: Problem, optimum: Optimum, coordinates: Coordinates, weight: float
+    design: Design, problem: Problem, optimum: Optimum, coordinates: Coordinates, weight: float, kernel: KernelName
 ) -> Generator[Aggregate[Any, Any], Any, Inference]:
     """One pass for the Hessian in float64, a last step of Newton's method, and the covariance.
 
@@ -51,7 +52,7 @@ def examine(
     point, moving = optimum.point, np.zeros(0, bool)
     loss, wrong, hessian = optimum.value, 1.0, np.zeros((0, 0))
     for passes in range(1, EXTRA_STEPS + 1):  # noqa: B007
-        found = yield LogisticHessian(design, problem.full(point)[None])
+        found = yield LogisticHessian(design, problem.full(point)[None], kernel=kernel)
         loss, wrong = float(found.loss[0] / found.weight), float(found.wrong[0])
         evaluation = problem.evaluation(point, loss, found.gradient[0] / found.weight, found.hessian[0] / found.weight)
         assert evaluation.hessian is not None

@@ -91,7 +91,9 @@ class LogisticPath(Iteration[list[Solution]]):
 
     def passes(self) -> Generator[Aggregate[Any, Any], Any, list[Solution]]:
         products = self.columns * (self.design.width + 1) <= PRODUCTS_UP_TO
-        first = yield (Gram if products else Moments)(self.design, self.classes)
+        first = yield (
+            Gram(self.design, self.classes, kernel=self.kernel) if products else Moments(self.design, self.classes)
+        )
         start = self._start(first)
         design = self.design.standardised(start.coordinates.center, start.coordinates.scale)
         problems = self._problems(start)
@@ -102,7 +104,7 @@ class LogisticPath(Iteration[list[Solution]]):
             inference = None
             loss = optimum.value - 0.5 * float(problem.ridge[problem.free] @ optimum.point**2)
             if alpha == 0:
-                inference = yield from examine(design, problem, optimum, start.coordinates, start.weight)
+                inference = yield from examine(design, problem, optimum, start.coordinates, start.weight, self.kernel)
                 optimum, loss = inference.optimum, inference.loss
             solutions.append(self._solution(start, problem, optimum, loss, null_loss, inference))
         return solutions
@@ -214,7 +216,7 @@ class LogisticPath(Iteration[list[Solution]]):
                 numbers = list(points)
                 weights = np.stack([problems[k].full(points[k]) for k in numbers])
                 found = yield (
-                    LogisticHessian(design, weights)
+                    LogisticHessian(design, weights, kernel=self.kernel)
                     if with_hessian
                     else LogisticGradient(design, weights, kernel=self.kernel)
                 )

@@ -70,7 +70,7 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
     >>> X = np.array([[0.0], [1.0], [2.0], [3.0], [4.0], [5.0]])
     >>> model = LogisticRegression().fit(X, [0, 0, 1, 0, 1, 1])
     >>> model.coef_.round(4), model.standard_errors_.round(4)
-    (array([[1.2632]]), array([[0.9131]]))
+    (array([[1.214]]), array([[0.9126]]))
     """
 
     target: ClassVar[Target] = "class"

@@ -21,6 +21,8 @@ from braidwater.engines import Engine
 from braidwater.errors import DataError, OptionError
 from braidwater.estimators.base import TableEstimator, Target, Training, is_tabular
 from braidwater.estimators.logistic_problem import Coordinates
+from braidwater.kernels import choose_kernel
+from braidwater.kernels.choice import KernelName
 from braidwater.planner.base import Work
 from braidwater.tables import Table
 
@@ -56,11 +58,12 @@ class Directions(Iteration[Spectrum]):
     randomized: bool
     power_passes: int
     seed: int
+    kernel: KernelName = "blas"
 
     def passes(self) -> Generator[Aggregate[Any, Any], Any, Spectrum]:
         width = self.design.width
         if not self.randomized:
-            gram: GramResult = yield Gram(self.design)
+            gram: GramResult = yield Gram(self.design, kernel=self.kernel)
             coordinates = Coordinates.of(self.design, np.zeros(width), np.ones(width))
             size = coordinates.user_scale
             mean = (gram.mean[:width] - coordinates.user_center) / size
@@ -99,6 +102,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TableEstimator):  #
         power_passes: of the randomised solver; each makes small gaps between variances wider.
         random_state: seed of the randomised solver.
         nulls, coding: see `Encoding`; categories are one-hot columns.
+        kernel: ``"auto"``, ``"fused"`` or ``"blas"``: compiled or numpy inner loops; the same result to rounding.
 
     Attributes:
         components_: ``(n_components_, width)``, signs such that each one's largest entry is positive (as
@@ -124,6 +128,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TableEstimator):  #
         random_state: Any = 0,
         nulls: str | float = "refuse",
         coding: str = "one_hot",
+        kernel: str = "auto",
     ) -> None:
         self.n_components = n_components
         self.solver = solver
@@ -132,6 +137,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TableEstimator):  #
         self.random_state = random_state
         self.nulls = nulls
         self.coding = coding
+        self.kernel = kernel
 
     def fit(
         self,
@@ -151,7 +157,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TableEstimator):  #
         randomized = self._is_randomized(width)
         seed = int(check_random_state(self.random_state).randint(2**31))
         count = int(self.n_components or width)
-        directions = Directions(training.design, count, randomized, int(self.power_passes), seed)
+        kernel = choose_kernel(training.rows, self.kernel)
+        directions = Directions(training.design, count, randomized, int(self.power_passes), seed, kernel)
         with training.source(passes=1 if not randomized else self.power_passes + 2) as source:
             self._take(training, training.engine.iterate(source, directions))
         return self
@@ -199,7 +206,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TableEstimator):  #
             raise OptionError("power_passes", self.power_passes, "at least 0")
         if self.solver == "randomized" and not is_count:
             raise OptionError("n_components", n, "a number of components for the randomised solver")
-        return self.solver == "randomized" or (self.solver == "auto" and width > WIDE and is_count and n < width / 5)
+        return self.solver == "randomized" or (
+            self.solver == "auto" and width > WIDE and is_count and int(n or 0) < width / 5
+        )
 
     def _take(self, training: Training, found: Spectrum) -> None:
         width = training.design.width

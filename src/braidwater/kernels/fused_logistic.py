@@ -146,6 +146,52 @@ def weighted_loss64(z: Any, y: Any, q: Any, r: Any) -> Any:
 
 
 @njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
+def losses32(z: Any, y: Any, r: Any, loss: Any, wrong: Any) -> None:
+    """`loss32` of every row of z ``(models, rows)``, which becomes the residuals; r is scratch ``(rows,)``.
+
+    Not in place: the compiler uses vectors only where what is read and what is written lie apart.
+    """
+    for k in range(z.shape[0]):
+        row = z[k]
+        loss[k], wrong[k] = loss32(row, y, r)
+        for i in range(row.shape[0]):
+            row[i] = r[i]
+
+
+@njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
+def weighted_losses32(z: Any, y: Any, q: Any, r: Any, loss: Any, wrong: Any) -> None:
+    """As `losses32` with row weights q."""
+    for k in range(z.shape[0]):
+        row = z[k]
+        loss[k], wrong[k] = weighted_loss32(row, y, q, r)
+        for i in range(row.shape[0]):
+            row[i] = r[i]
+
+
+@njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
+def losses64(z: Any, y: Any, r: Any, loss: Any, wrong: Any) -> None:
+    """`loss64` of every row of z ``(models, rows)``, which becomes the residuals; r is scratch ``(rows,)``.
+
+    Not in place: the compiler uses vectors only where what is read and what is written lie apart.
+    """
+    for k in range(z.shape[0]):
+        row = z[k]
+        loss[k], wrong[k] = loss64(row, y, r)
+        for i in range(row.shape[0]):
+            row[i] = r[i]
+
+
+@njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
+def weighted_losses64(z: Any, y: Any, q: Any, r: Any, loss: Any, wrong: Any) -> None:
+    """As `losses64` with row weights q."""
+    for k in range(z.shape[0]):
+        row = z[k]
+        loss[k], wrong[k] = weighted_loss64(row, y, q, r)
+        for i in range(row.shape[0]):
+            row[i] = r[i]
+
+
+@njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
 def logistic_pass32(X: Any, y: Any, w: Any, bias: Any, z: Any, r: Any, g: Any) -> Any:
     """Loss, rows on the wrong side and sum of residuals of a block with one float32 group; the gradient is added to g
     (float64).

@@ -19,29 +19,26 @@ def logistic_loss(z: Array, y: Array, weights: Array | None) -> tuple[Array, Arr
     Returns the weighted loss of each model and how many rows with weight are on the wrong side (``(2 y - 1) z <= 0``),
     float64 both.
     """
-    sign = y + y - 1
-    wrong = np.empty(len(z))
-    counted = None if weights is None else weights > 0
-    for k, row in enumerate(z):
-        missed = row * sign <= 0
-        wrong[k] = np.count_nonzero(missed if counted is None else missed & counted)
+    # t = z for class 0 and -z for class 1: the loss is log(1 + e^t), the residual the sign of t times 1 / (1 + e^-t)
+    sign = 1 - (y + y)
+    z *= sign
+    positive = z >= 0
+    wrong = np.count_nonzero(positive if weights is None else positive & (weights > 0), axis=1).astype(np.float64)
     small = scratch("small", z.shape, z.dtype)
     loss = scratch("loss", z.shape, z.dtype)
     np.abs(z, out=small)
     np.negative(small, out=small)
     np.exp(small, out=small)
     np.log1p(small, out=loss)
-    loss += np.maximum(z, 0)
-    loss -= z * y
-    total = loss.sum(axis=1, dtype=np.float64) if weights is None else (loss @ weights).astype(np.float64)
-    positive = z >= 0
-    # p = 1 / (1 + e) for z >= 0 and e / (1 + e) below: neither overflows nor cancels
+    np.maximum(z, 0, out=z)
+    loss += z
+    # summed in its own type by numpy's pairwise sum, which is exact enough for a tile
+    total = (loss.sum(axis=1) if weights is None else loss @ weights).astype(np.float64)
+    # 1 / (1 + e) for t >= 0 and e / (1 + e) below: neither overflows nor cancels
     np.add(small, 1, out=loss)
     np.copyto(small, 1, where=positive)
     np.divide(small, loss, out=z)
-    z -= y
-    if weights is not None:
-        z *= weights
+    z *= sign if weights is None else sign * weights
     return total, wrong
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -46,15 +46,15 @@ class Learner:
         self.set_rates(number)
         self.optimizer.zero_grad()
         total = 0.0
-        rows = len(features)
-        pieces = min(training.accumulate, rows)
-        for piece in range(pieces):
-            part = slice(rows * piece // pieces, rows * (piece + 1) // pieces)
+        pieces = min(training.accumulate, len(features))
+        for piece, (inputs, targets, own) in enumerate(_pieces(features, target, weights, pieces)):
             with replica.backward(last=piece == pieces - 1):
-                own = None if weights is None else weights[part]
-                loss = self._loss_sum(self._called, features[part], target[part], own, batch.rows == 0)
-                torch.autograd.backward(loss / divisor if divisor else loss)
-            total += loss.item()
+                losses = self._losses(self._forward(self._called, inputs), targets, weights is not None)
+                # the gradient of the weighted mean, without nodes for its product, sum and division
+                torch.autograd.backward(
+                    losses, _counts(losses, len(targets), own, 1 / divisor if divisor else 0.0, batch.rows == 0)
+                )
+            total += _sum(losses.detach(), len(targets), own, batch.rows == 0)
         if not math.isfinite(total):
             raise self._not_finite(total, batch, epoch)
         if training.clip_norm is not None:
@@ -76,7 +76,7 @@ class Learner:
                         continue
                     features, target, weights = self.tensors(batch)
                     output = self._forward(self.module, features)
-                    total += float(self._weighted_sum(output, target, weights))
+                    total += _sum(self._losses(output, target, weights is not None), batch.rows, weights, False)
                     weight += float(batch.rows) if weights is None else float(weights.sum())
                     for metric in metrics.values():
                         metric.update(output, target)
@@ -100,17 +100,6 @@ class Learner:
             weights = torch.zeros_like(weights)
         return features_tensor(batch.features, self.dtype, self.training.input_scale), target, weights
 
-    def _loss_sum(
-        self,
-        module: torch.nn.Module,
-        features: torch.Tensor,
-        target: torch.Tensor,
-        weights: torch.Tensor | None,
-        idle: bool,
-    ) -> torch.Tensor:
-        total = self._weighted_sum(self._forward(module, features), target, weights)
-        return total * 0.0 if idle else total
-
     def _forward(self, module: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
         with _autocast(self.training.precision):
             output: torch.Tensor = module(features)
@@ -120,7 +109,8 @@ class Learner:
             output = output[:, 0]  # (rows, 1) and (rows,) would broadcast to (rows, rows) in the loss
         return output
 
-    def _weighted_sum(self, output: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    def _losses(self, output: torch.Tensor, target: torch.Tensor, weighted: bool) -> torch.Tensor:
+        """The loss of each row, or their mean where the loss gives no more."""
         try:
             losses: torch.Tensor = self.training.loss(output, target)
         except IndexError as error:
@@ -130,14 +120,11 @@ class Learner:
                     f"classes 0 to {output.shape[1] - 1}. Give it one output for each class."
                 ) from error
             raise
-        if losses.ndim == 0:
-            if weights is not None:
-                raise UnsupportedError(
-                    "Row weights need a loss that gives one number a row; this one gives their mean. Use reduction='none'."
-                )
-            return losses * len(target)
-        losses = losses if losses.ndim == 1 else losses.flatten(1).mean(1)
-        return losses.sum() if weights is None else (losses * weights).sum()
+        if losses.ndim == 0 and weighted:
+            raise UnsupportedError(
+                "Row weights need a loss that gives one number a row; this one gives their mean. Use reduction='none'."
+            )
+        return losses if losses.ndim < 2 else losses.flatten(1).mean(1)
 
     def set_rates(self, number: int) -> None:
         """Set the learning rates of step `number`."""
@@ -170,6 +157,34 @@ class Learner:
         self.module.load_state_dict(weights)
         if optimizer is not None:
             self.optimizer.load_state_dict(optimizer)
+
+
+def _pieces(
+    features: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None, pieces: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+    if pieces == 1:
+        yield features, target, weights
+        return
+    rows = len(features)
+    for piece in range(pieces):
+        part = slice(rows * piece // pieces, rows * (piece + 1) // pieces)
+        yield features[part], target[part], None if weights is None else weights[part]
+
+
+def _counts(losses: torch.Tensor, rows: int, weights: torch.Tensor | None, factor: float, idle: bool) -> torch.Tensor:
+    """What each of `losses` counts in the loss of a step. A mean over rows (no dimension) stands for all of them."""
+    if weights is not None:
+        return weights * factor
+    return torch.full_like(losses, 0.0 if idle else factor * rows if losses.ndim == 0 else factor)
+
+
+def _sum(losses: torch.Tensor, rows: int, weights: torch.Tensor | None, idle: bool) -> float:
+    """The weighted sum of the rows' losses."""
+    if idle:
+        return 0.0
+    if weights is not None:
+        return float(torch.dot(losses, weights))
+    return losses.item() * rows if losses.ndim == 0 else losses.sum().item()
 
 
 def features_tensor(features: np.ndarray[Any, Any], dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:

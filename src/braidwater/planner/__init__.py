@@ -2,7 +2,7 @@
 
 from braidwater.planner.base import Work
 from braidwater.planner.constants import REFERENCE, Machine, machine, stored_machine
-from braidwater.planner.plan import plan, plan_table, reader_of
+from braidwater.planner.plan import plan, plan_table
 from braidwater.planner.tree import Choice, Chosen, Node, Plan, Rejected, format_seconds
 
 __all__ = [
@@ -18,6 +18,5 @@ __all__ = [
     "machine",
     "plan",
     "plan_table",
-    "reader_of",
     "stored_machine",
 ]

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from braidwater.options import current_options
 
-VERSION = 1  # raised when a constant changes its meaning: what older versions stored is then measured anew
+VERSION = 2  # raised when a constant changes its meaning: what older versions stored is then measured anew
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Machine:
 
     `memory_rate` is bytes read from memory by one core, `memory_rate_all` by all at once. `gemm_float32`, `gemm_float64`
     are floating point operations of a matrix product, `torch_float32` those of torch. `fused_flops` are operations of the
-    fused kernels, which are limited by arithmetic; `blas_bytes` and `torch_bytes` are block bytes that pass through the
+    fused kernels on blocks that come from memory; `blas_bytes` and `torch_bytes` are block bytes that pass through the
     temporaries of the numpy and torch forms. `decode_*` and `encode` are bytes of decoded columns, `copy` bytes of a block
     fetched from the system's file cache, `disk_*` bytes of the device, for all cores together. `collective_latency`
     (seconds) and `collective_byte` (seconds a byte) are of an all-reduce between two processes here; `contention` is how
@@ -40,13 +40,13 @@ class Machine:
     gemm_float64: float = 57e9
     torch_float32: float = 95e9
     fused_flops: float = 12.8e9
-    blas_bytes: float = 9e9
-    torch_bytes: float = 12e9
-    decode_parquet: float = 2.4e9
-    decode_duckdb: float = 1.4e9
+    blas_bytes: float = 6e9
+    torch_bytes: float = 8e9
+    decode_parquet: float = 1.0e9
+    decode_duckdb: float = 0.55e9
     decode_arrow: float = 12e9
     decode_csv: float = 0.1e9
-    encode: float = 3e9
+    encode: float = 0.8e9
     disk_read: float = 1.0e9
     disk_write: float = 1.8e9
     copy: float = 25e9

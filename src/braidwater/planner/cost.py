@@ -115,7 +115,7 @@ def compute_seconds(job: Job, kernel: Kernel) -> float:
     passing = size + MODEL_BYTES * work.models
     match kernel:
         case "fused":
-            row = flops / machine.fused_flops + size / machine.memory_rate
+            row = flops / machine.fused_flops
         case "blas":
             row = flops / machine.gemm_float64 + passing / machine.blas_bytes
         case "torch":

@@ -80,20 +80,7 @@ def plan(
 def plan_table(table: Table, work: Work, **wishes: object) -> Plan:
     """`plan` for a table: its statistics, name and way of reading come from it."""
     statistics = table.statistics([])
-    return plan(statistics, work, table_name=table.name, reader=reader_of(table), **wishes)  # type: ignore[arg-type]
-
-
-def reader_of(table: Table) -> str:
-    """How the rows of a table are read, by the names that `plan` takes."""
-    inner = getattr(table, "_table", None)
-    if isinstance(inner, Table):  # a split or computed table reads as the one below it does
-        return reader_of(inner)
-    kind = type(table).__name__
-    if kind == "DuckDBTable" and any(
-        ".csv" in str(file) or ".tsv" in str(file) for file in getattr(table, "_files", ())
-    ):
-        return "csv"
-    return {"ParquetTable": "parquet", "ArrowTable": "arrow", "ArrowFileTable": "arrow"}.get(kind, "duckdb")
+    return plan(statistics, work, table_name=table.name, reader=table.reader, **wishes)  # type: ignore[arg-type]
 
 
 def _settings(

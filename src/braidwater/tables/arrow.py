@@ -19,6 +19,8 @@ from braidwater.tables.duckdb import fingerprint_files, open_memory
 class ArrowTable(Table):
     """An Arrow table in memory; pandas and polars frames become one, mostly without a copy."""
 
+    reader = "arrow"
+
     def __init__(self, data: pa.Table, *, name: str) -> None:
         self.name = name
         self._data = data
@@ -58,6 +60,8 @@ class ArrowTable(Table):
 
 class ArrowFileTable(Table):
     """Arrow IPC files (also called Feather), compressed or not. A partition is a run of record batches of one file."""
+
+    reader = "arrow"
 
     def __init__(self, files: Sequence[str], *, name: str) -> None:
         self.name = name

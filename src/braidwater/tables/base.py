@@ -55,6 +55,7 @@ class Table(ABC):
     """
 
     name: str  # how messages and plans call it
+    reader: str = "duckdb"  # who decodes the rows, for the planner: "parquet", "arrow", "duckdb" or "csv"
 
     @property
     @abstractmethod

@@ -29,6 +29,7 @@ class ComputedTable(Table):
     ) -> None:
         self.name = name
         self._table = table
+        self.reader = table.reader
         self._function = function
         self._schema = schema
         self._streams = streams

@@ -136,7 +136,9 @@ def files_table(function: str, files: Sequence[str], *, name: str, hive: bool = 
         arguments.append(exp.EQ(this=exp.column("hive_partitioning"), expression=exp.true()))
     query = exp.select("*").from_(exp.Table(this=exp.Anonymous(this=function, expressions=arguments)))
     size = sum(Path(file).stat().st_size for file in files)
-    return DuckDBTable(open_memory, query.sql("duckdb"), name=name, files=files, bytes=size)
+    found = DuckDBTable(open_memory, query.sql("duckdb"), name=name, files=files, bytes=size)
+    found.reader = "csv" if function in ("read_csv", "read_json") else found.reader
+    return found
 
 
 def open_database(path: str, *, write: bool = False) -> Any:

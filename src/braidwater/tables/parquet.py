@@ -18,6 +18,8 @@ from braidwater.tables.duckdb import files_table, fingerprint_files
 class ParquetTable(Table):
     """One or many Parquet files of one schema. A partition is a run of row groups of one file."""
 
+    reader = "parquet"
+
     def __init__(self, files: Sequence[str], *, name: str) -> None:
         self.name = name
         self._files = tuple(files)
@@ -92,7 +94,7 @@ class ParquetTable(Table):
             path = self._files[file]
             try:
                 # pre_buffer would hold whole row groups; the engine's threads read different partitions at a time
-                with pq.ParquetFile(path, pre_buffer=False) as source:
+                with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**18) as source:
                     stream = source.iter_batches(batch_rows, list(groups), columns=names, use_threads=False)
                     yield from (batch.select(names) for batch in stream)
             except (pa.ArrowInvalid, OSError) as error:

@@ -35,6 +35,7 @@ class SampledTable(Table):
     def __init__(self, table: Table, seed: int, low: int, high: int, *, name: str) -> None:
         self.name = name
         self._table = table
+        self.reader = table.reader
         self._seed = seed
         self._low = low
         self._high = high
