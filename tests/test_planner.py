@@ -245,7 +245,7 @@ def test_the_json_of_a_plan_holds_all_that_is_printed() -> None:
         "strategy": "data",
         "workers": 2,
         "cache": "memory",
-        "kernel": "blas",
+        "kernel": "fused",
         "engine": "local",
     }
     assert document["steps"]["estimated"]["seconds"] == found.root.estimated.seconds

@@ -190,7 +190,10 @@ def test_gradients_are_clipped():
     rows = rows.append_column("near", pa.array(np.arange(ROWS) * 1.0))
     steps = {"optimizer": "sgd", "learning_rate": 1.0, "epochs": 1, "batch_size": ROWS, "strategy": "single"}
     trainer = Trainer(module, **steps, clip_norm=0.5, standardise=False).fit(rows, label="delay")
-    moved = [(after - before).detach() for after, before in zip(trainer.module_.parameters(), module.parameters(), strict=True)]
+    moved = [
+        (after - before).detach()
+        for after, before in zip(trainer.module_.parameters(), module.parameters(), strict=True)
+    ]
     assert float(torch.sqrt(sum((part**2).sum() for part in moved))) == pytest.approx(0.5, rel=1e-3)
 
 

@@ -15,7 +15,9 @@ from harness import Benchmark  # isort: skip (nets puts it on the path)
 
 BATCH, EPOCHS, WORKERS = 256, 6, 2
 
-bench = Benchmark("6 epochs of two workers, 256 rows a step, start of the processes included", rows=128_000, make_data=write_rows)
+bench = Benchmark(
+    "6 epochs of two workers, 256 rows a step, start of the processes included", rows=128_000, make_data=write_rows
+)
 
 
 @cache

@@ -13,7 +13,9 @@ from harness import Benchmark  # isort: skip (nets puts it on the path)
 
 BATCH = 1024
 
-bench = Benchmark("an epoch of shuffled mini-batches of 1024 rows, 100 float32 columns", rows=400_000, make_data=write_rows)
+bench = Benchmark(
+    "an epoch of shuffled mini-batches of 1024 rows, 100 float32 columns", rows=400_000, make_data=write_rows
+)
 
 
 def dataset(data: Path) -> Any:

@@ -38,7 +38,9 @@ def write_rows(folder: Path, rows: int) -> None:
     np.save(folder / "labels.npy", labels)
     writer = DiskWriter(SCHEMA, folder / "rows.blocks")
     for number, begin in enumerate(range(0, rows, SCHEMA.unit_rows)):
-        writer.put((0, number), block(features[begin : begin + SCHEMA.unit_rows], labels[begin : begin + SCHEMA.unit_rows]))
+        writer.put(
+            (0, number), block(features[begin : begin + SCHEMA.unit_rows], labels[begin : begin + SCHEMA.unit_rows])
+        )
     writer.finish()
 
 
@@ -64,6 +66,4 @@ def net() -> Any:
     from torch import nn
 
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Linear(WIDTH, 320), nn.ReLU(), nn.Linear(320, 320), nn.ReLU(), nn.Linear(320, CLASSES)
-    )
+    return nn.Sequential(nn.Linear(WIDTH, 320), nn.ReLU(), nn.Linear(320, 320), nn.ReLU(), nn.Linear(320, CLASSES))

@@ -167,6 +167,21 @@ def listen_always(listener: Listener) -> Callable[[], None]:
     return lambda: _session_listeners.remove(listener)
 
 
+@contextmanager
+def running(name: str, *, rows: int | None = None, passes: int | None = None) -> Iterator[None]:
+    """Tell that a run begins, and how it ended."""
+    started = time.perf_counter()
+    error: str | None = None
+    emit(RunStarted(name=name, rows=rows, passes=passes))
+    try:
+        yield
+    except BaseException as failure:
+        error = str(failure) or type(failure).__name__
+        raise
+    finally:
+        emit(RunFinished(name=name, seconds=time.perf_counter() - started, error=error))
+
+
 def as_record(event: Event) -> dict[str, Any]:
     """The event as a dictionary of plain values, its kind under ``event``.
 

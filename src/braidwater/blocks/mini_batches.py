@@ -72,8 +72,13 @@ class MiniBatches:
 
     Every row is seen once an epoch in both. Steps before `start` are skipped without reading their rows.
 
-    >>> from braidwater.blocks.base import Block
-    >>> # see tests/test_mini_batches.py for a store; one in use: MiniBatches(store, RowForm(design), batch_size=128, seed=1)
+    >>> import numpy as np
+    >>> from braidwater.encoding.design import NumberTerm, design_of
+    >>> from braidwater.testing.strategies import uneven_store
+    >>> store = uneven_store({"x": np.arange(10.0), "y": np.arange(10)}, units=(6, 4))
+    >>> form = RowForm(design_of([NumberTerm(("x",), 0)], ["x"], label="y"))
+    >>> [batch.features.shape for batch in MiniBatches(store, form, batch_size=4).epoch(0)]
+    [(3, 1), (3, 1), (4, 1)]
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from braidwater.cli.models import (
 )
 from braidwater.cli.output import print_figures, print_json
 from braidwater.errors import UnsupportedError
-from braidwater.events import RunFinished, RunStarted, emit, listen
+from braidwater.events import listen
 from braidwater.options import options
 from braidwater.report import Record, Report, progress
 from braidwater.report import explain as explain_plan
@@ -33,12 +33,13 @@ def train(job: Job, *, json: bool) -> None:
         rows, held_out = _tables(job)
         model = make_model(job)
         arguments = fit_arguments(job, rows)
-        plan = _plan(model, rows, arguments, job)
         record = Record()
         with progress(), listen(record):
-            seconds = _fit(model, rows, arguments, job.name, plan)
+            started = time.perf_counter()
+            model.fit(rows, **arguments)
+            seconds = time.perf_counter() - started
             evaluation = _evaluate(model, rows if held_out is None else held_out)
-        plan = getattr(model, "plan_", None) or plan
+        plan = getattr(model, "plan_", None)
         metrics = scalars(evaluation) or own_figures(model)
         trained = len(rows) if not record.passes else record.passes[0].rows
         values, errors = coefficients(model)
@@ -107,22 +108,6 @@ def _plan(model: Any, rows: Table, arguments: dict[str, Any], job: Job) -> Any:
         return None
     name = job.strategy if isinstance(job.strategy, str) else job.strategy.get("name", "auto")
     return explain_plan(model, rows, **arguments, workers=job.workers, strategy=name)
-
-
-def _fit(model: Any, rows: Table, arguments: dict[str, Any], name: str, plan: Any) -> float:
-    """Fit as one run, whose end is told even when it fails; the seconds it took."""
-    started = time.perf_counter()
-    error: str | None = None
-    emit(RunStarted(name=name, rows=len(rows)))
-    try:
-        with nullcontext() if plan is None else plan.measuring():
-            model.fit(rows, **arguments)
-    except BaseException as failure:
-        error = str(failure) or type(failure).__name__
-        raise
-    finally:
-        emit(RunFinished(name=name, seconds=time.perf_counter() - started, error=error))
-    return time.perf_counter() - started
 
 
 def _evaluate(model: Any, rows: Table) -> dict[str, Any]:

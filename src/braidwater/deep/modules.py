@@ -19,6 +19,7 @@ class MLP(nn.Module):
 
     `inputs` is the width of the design (or the shape of an image, which is laid flat), `outputs` the number of classes or 1.
 
+    >>> import torch
     >>> MLP(4, 3, hidden=(8,))(torch.zeros(5, 4)).shape
     torch.Size([5, 3])
     """
@@ -49,6 +50,7 @@ class CNN(nn.Module):
     whose entries are the pixels of a square picture in rows. Group normalisation (Wu and He 2018), not batch
     normalisation: it sees one row at a time, so the result does not depend on how rows are spread over workers.
 
+    >>> import torch
     >>> CNN((1, 8, 8), 10)(torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 10])
     """
@@ -99,8 +101,9 @@ def _picture(inputs: Inputs) -> tuple[int, int, int]:
 def replace_head(module: nn.Module, pattern: str, new: nn.Module) -> nn.Module:
     """Put `new` in the place of the one submodule whose name fits the shell `pattern`, and return `module`.
 
-    With ``freeze=["*"]`` for the rest this is transfer learning: a trained body, and a head for other classes.
+    With ``freeze=["layers.*"]`` for the rest this is transfer learning: a trained body, and a head for other classes.
 
+    >>> import torch
     >>> body = MLP(4, 3)
     >>> replace_head(body, "head", nn.Linear(64, 10))(torch.zeros(2, 4)).shape
     torch.Size([2, 10])

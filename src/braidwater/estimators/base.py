@@ -5,39 +5,44 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from braidwater.aggregates.base import Iteration
 from braidwater.blocks import BlockSource
 from braidwater.blocks.base import Array, Block, BlockEncoder
 from braidwater.encoding.base import FittedColumn
 from braidwater.encoding.design import Design
 from braidwater.encoding.encoding import Encoding, Features, FittedEncoding
-from braidwater.engines import Engine, default_engine
+from braidwater.engines import Engine, LocalEngine, default_engine
 from braidwater.errors import EmptyTableError, OptionError, UnsupportedError
 from braidwater.estimators.arrays import array_table
+from braidwater.events import Planned, emit, running
+from braidwater.planner import Plan, plan_table
 from braidwater.planner.base import Work
 from braidwater.saving import load_model, save_model
 from braidwater.tables import Table, table
 
 Target = Literal["class", "number", "none"]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Training:
     """What an estimator trains on: rows, their encoder and design, and the engine that reads them.
 
-    `encoding` is None where the rows came as arrays; `classes` are those of the label, in the order of their codes.
+    `engine` is None where the plan may choose, `encoding` is None where the rows came as arrays; `classes` are those of the
+    label, in the order of their codes.
     """
 
     table: Table
     encoder: BlockEncoder
     design: Design
-    engine: Engine
+    engine: Engine | None
     encoding: FittedEncoding | None
     classes: Array | None
     label: str | None
@@ -45,10 +50,6 @@ class Training:
     @property
     def rows(self) -> int:
         return self.table.statistics([]).rows
-
-    def source(self, passes: int) -> BlockSource:
-        """The blocks, kept between passes if there is more than one."""
-        return BlockSource(self.table, self.encoder, passes=passes)
 
 
 class TableEstimator(BaseEstimator):  # type: ignore[misc]
@@ -59,7 +60,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
 
     target: ClassVar[Target] = "none"
     kind: ClassVar[str]  # the name in saved models and on the command line
-    plan_: Any = None
+    plan_: Plan | None = None  # how the last fit on a table was run, estimated and measured; None after a fit on arrays
     encoding_: FittedEncoding | None
 
     def work(self, table: Table, encoding: FittedEncoding) -> Work:
@@ -130,7 +131,6 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         dtypes: Sequence[Any] = (np.float64, np.float32),
     ) -> Training:
         """Check what `fit` was given and make a `Training` of it; sets what scikit-learn wants to find afterwards."""
-        engine = engine or default_engine()
         if is_tabular(X) or label is not None or features is not None or exclude:
             return self._open_table(X, y, features, label, exclude, sample_weight, offset, engine)
         return self._open_arrays(X, y, sample_weight, offset, engine, dtypes)
@@ -144,7 +144,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         exclude: Sequence[str],
         weight: Any,
         offset: Any,
-        engine: Engine,
+        engine: Engine | None,
     ) -> Training:
         if y is not None and label is None and isinstance(y, str):
             label, y = y, None
@@ -177,7 +177,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         return Training(rows, fitted, fitted.design, engine, fitted, classes, label)
 
     def _open_arrays(
-        self, X: Any, y: Any, sample_weight: Any, offset: Any, engine: Engine, dtypes: Sequence[Any]
+        self, X: Any, y: Any, sample_weight: Any, offset: Any, engine: Engine | None, dtypes: Sequence[Any]
     ) -> Training:
         classes, codes = None, None
         options: dict[str, Any] = {"dtype": list(dtypes), "order": "C"}
@@ -208,6 +208,27 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
             features, tuple(self.feature_names_), label=codes, weight=sample_weight, offset=offset
         )
         return Training(rows, encoder, encoder.design, engine, None, classes, None)
+
+    def _run(
+        self, training: Training, iteration: Iteration[Result], *, passes: int, models: int | None = None
+    ) -> Result:
+        """Run the passes: as the planner chooses where the rows came as a table. `passes` counts them for arrays."""
+        if training.encoding is None:
+            self.plan_ = None
+            with BlockSource(training.table, training.encoder, passes=passes) as source:
+                return (training.engine or default_engine()).iterate(source, iteration)
+        work = self.work(training.table, training.encoding)
+        work = work if models is None else replace(work, models=models)
+        workers = None if training.engine is None else training.engine.workers
+        self.plan_ = plan = plan_table(training.table, work, workers=workers)
+        emit(Planned(text=str(plan)))
+        engine = training.engine or LocalEngine(plan.chosen.workers)
+        with (
+            running(self.kind, rows=training.rows, passes=work.passes),
+            BlockSource(training.table, training.encoder, passes=work.passes, cache=plan.chosen.cache) as source,
+            plan.measuring(),
+        ):
+            return engine.iterate(source, iteration)
 
     def _features_of(self, X: Any) -> Array:
         """The encoded features ``(rows, width)`` of arrays (or of a data frame, where the model was fitted on a table)."""

@@ -243,9 +243,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ta
         runs = 1 if isinstance(init, np.ndarray) else int(self.n_init)
         kernel = choose_kernel(training.rows, self.kernel)
         lloyd = Lloyd(training.design, self.n_clusters, init, runs, float(self.tol), int(self.max_iter), seed, kernel)
-        with training.source(passes=20) as source:
-            found = training.engine.iterate(source, lloyd)
-        self._take(training, found)
+        self._take(training, self._run(training, lloyd, passes=20))
         if training.encoding is None:
             self.labels_ = self.predict(X)
         return self
@@ -287,6 +285,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ta
             passes=min(20, self.max_iter) + ROUNDS + 3,
             flops_per_row=float(4 * self.n_clusters * self.n_init * width),
             row_bytes=encoding.block_schema.row_bytes,
+            kernel=choose_kernel(table.statistics([]).rows, self.kernel),
             read_columns=tuple(encoding.columns),
             state_bytes=8 * self.n_clusters * self.n_init * (width + 1),
             working_bytes=8 * 4096 * (width + 2 * self.n_clusters * self.n_init),
@@ -307,7 +306,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ta
         self.cluster_centers_, self.inertia_ = found.centers, found.inertia
         self.n_iter_, self.converged_, self.n_passes_ = found.steps, found.converged, found.passes
         self.n_rows_ = found.rows
-        self.plan_ = None
         if not found.converged:
             warnings.warn(
                 f"Not converged after {found.steps} steps. Raise max_iter or tol.", ConvergenceWarning, stacklevel=3

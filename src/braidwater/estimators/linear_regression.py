@@ -250,8 +250,8 @@ class LinearRegression(RegressorMixin, TableEstimator):  # type: ignore[misc]
         )
         kernel = choose_kernel(training.rows, self.kernel)
         squares = LeastSquares(training.design, float(self.alpha), self.fit_intercept, self.errors, kernel)
-        with training.source(passes=1 if self.errors == "classical" or self.alpha else 2) as source:
-            self._take(training, training.engine.iterate(source, squares))
+        passes = 1 if self.errors == "classical" or self.alpha else 2
+        self._take(training, self._run(training, squares, passes=passes))
         return self
 
     def predict(self, X: Any, *, engine: Engine | None = None) -> Any:
@@ -311,6 +311,7 @@ class LinearRegression(RegressorMixin, TableEstimator):  # type: ignore[misc]
             passes=1 if self.errors == "classical" or self.alpha else 2,
             flops_per_row=float(width**2),
             row_bytes=encoding.block_schema.row_bytes,
+            kernel=choose_kernel(table.statistics([]).rows, self.kernel),
             read_columns=tuple(encoding.columns),
             state_bytes=8 * width**2,
             working_bytes=3 * 8 * 4096 * width,
@@ -333,7 +334,6 @@ class LinearRegression(RegressorMixin, TableEstimator):  # type: ignore[misc]
         free = found.rows - int(self.fit_intercept)
         self.adjusted_r2_ = 1 - (1 - self.r2_) * free / degrees if degrees > 0 else float("nan")
         self.condition_number_ = found.condition
-        self.plan_ = None
         if found.aliased:
             columns = ", ".join(str(self.feature_names_[j]) for j in found.aliased)
             warnings.warn(

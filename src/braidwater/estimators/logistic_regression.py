@@ -307,8 +307,7 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             choose_kernel(rows, self.kernel),
             self.standardize,
         )
-        with training.source(passes=9) as source:
-            return training.engine.iterate(source, path)
+        return self._run(training, path, passes=9, models=len(alphas))
 
     def _take(self, training: Training, solution: Solution) -> None:
         """The fitted attributes, from a solution; and the warnings that it deserves."""
@@ -331,7 +330,6 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             self.standard_errors_, self.intercept_standard_error_ = errors[:, :-1], errors[:, -1]
         self.aic_ = self.deviance_ + 2 * rank
         self.bic_ = self.deviance_ + rank * float(np.log(solution.weight))
-        self.plan_ = None
         self._warn(solution)
 
     def _warn(self, solution: Solution) -> None:

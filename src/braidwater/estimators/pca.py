@@ -159,8 +159,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TableEstimator):  #
         count = int(self.n_components or width)
         kernel = choose_kernel(training.rows, self.kernel)
         directions = Directions(training.design, count, randomized, int(self.power_passes), seed, kernel)
-        with training.source(passes=1 if not randomized else self.power_passes + 2) as source:
-            self._take(training, training.engine.iterate(source, directions))
+        passes = 1 if not randomized else self.power_passes + 2
+        self._take(training, self._run(training, directions, passes=passes))
         return self
 
     def transform(self, X: Any, *, engine: Engine | None = None) -> Any:
@@ -190,6 +190,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TableEstimator):  #
             passes=self.power_passes + 2 if randomized else 1,
             flops_per_row=float(4 * width * kept if randomized else width**2),
             row_bytes=encoding.block_schema.row_bytes,
+            kernel=choose_kernel(table.statistics([]).rows, self.kernel),
             read_columns=tuple(encoding.columns),
             state_bytes=8 * width * (kept if randomized else width),
             working_bytes=3 * 8 * 4096 * width,
@@ -234,7 +235,6 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TableEstimator):  #
             float(max(found.total - self.explained_variance_.sum(), 0) / (most - n)) if n < most else 0.0
         )
         self.mean_, self.n_components_, self.n_rows_ = found.mean, n, found.rows
-        self.plan_ = None
 
     @property
     def _n_features_out(self) -> int:
