@@ -23,7 +23,7 @@ from braidwater.aggregates import (
 )
 from braidwater.blocks.base import Block
 from braidwater.encoding.design import CodeTerm, NumberTerm, WideTerm, design_of
-from braidwater.estimators.evaluation import ClassEvaluation, NumberEvaluation
+from braidwater.metrics import ClassEvaluation, NumberEvaluation
 from braidwater.testing import AGGREGATE_CHECKS, AggregateExample
 
 ROWS = 301

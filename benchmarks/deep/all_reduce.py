@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nets import design, disk_store, net, write_rows
+
 from harness import Benchmark  # isort: skip (nets puts it on the path)
 
 BATCH, EPOCHS, WORKERS = 256, 6, 2

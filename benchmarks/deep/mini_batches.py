@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nets import design, disk_store, write_rows
+
 from harness import Benchmark  # isort: skip (nets puts it on the path)
 
 BATCH = 1024

@@ -121,22 +121,20 @@ class Window:
         size = rows * self.form.feature_bytes(store)
         self._held = memory.take(size)
         if self.form.image is None:
-            self.features = self._held[:size].view(self.form.dtype).reshape(rows, self.form.design.width)
+            features = self._held[:size].view(self.form.dtype).reshape(rows, self.form.design.width)
         else:
             column = next(column for column in store.schema.columns if column.name == self.form.image)
-            self.features = self._held[:size].view(column.dtype).reshape(rows, *column.shape)
+            features = self._held[:size].view(column.dtype).reshape(rows, *column.shape)
+        self.features = features
         for unit, begin in zip(units, self.starts, strict=False):
             block = store.read(unit.number, buffer)
             span = slice(int(begin), int(begin) + block.rows)
-            self.features = (
-                _into(self.features, block, self.form.image, span, rows) if self.form.image else self.features
-            )
             self.labels = _into(self.labels, block, self.form.design.label, span, rows)
             self.weights = _into(self.weights, block, self.form.design.weight, span, rows)
             if self.form.image is None:
-                self._encode(block, self.features[span], memory)
+                self._encode(block, features[span], memory)
             else:
-                self.features[span] = block[self.form.image]
+                features[span] = block[self.form.image]
 
     def _encode(self, block: Block, target: Array, memory: WindowMemory) -> None:
         design, dtype = self.form.design, self.form.dtype

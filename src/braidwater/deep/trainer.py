@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -35,8 +34,8 @@ from braidwater.encoding import Encoding, FittedEncoding, Numeric
 from braidwater.encoding.encoding import Features
 from braidwater.engines import Engine, LocalEngine, default_engine
 from braidwater.errors import EmptyTableError, LabelError, ModelSchemaError, OptionError, UnsupportedError
-from braidwater.estimators.evaluation import ClassEvaluation, NumberEvaluation
-from braidwater.events import RunFinished, RunStarted, emit
+from braidwater.events import Planned, emit, running
+from braidwater.metrics import ClassEvaluation, NumberEvaluation
 from braidwater.parallel import Data, Strategy, Trained, Training, strategy_class
 from braidwater.parallel.base import Precision
 from braidwater.parallel.checkpoint import Checkpoints
@@ -184,14 +183,8 @@ class Trainer:
             held_out = table(validation)
         if not rows.statistics([]).rows:
             raise EmptyTableError(f"Table {rows.name!r} has no rows to train on.")
-        started = time.perf_counter()
-        emit(RunStarted(name=self.kind, rows=rows.statistics([]).rows, passes=self.epochs))
-        try:
+        with running(self.kind, rows=rows.statistics([]).rows, passes=self.epochs):
             self._fit(rows, held_out, self.encode(rows, label, features, exclude, weight), engine)
-        except BaseException as error:
-            emit(RunFinished(name=self.kind, seconds=time.perf_counter() - started, error=str(error)))
-            raise
-        emit(RunFinished(name=self.kind, seconds=time.perf_counter() - started))
         return self
 
     def _fit(self, rows: Table, held_out: Table | None, encoding: FittedEncoding, engine: Engine | None) -> None:
@@ -365,9 +358,14 @@ class Trainer:
         return module
 
     def _strategy(self, rows: Table, module: torch.nn.Module, form: InputForm) -> Strategy:
+        work = self._work(module, form)
+        if isinstance(self.strategy, Strategy) and self.strategy.name not in work.strategies:
+            self.plan_ = None  # a strategy from elsewhere: nobody knows its cost
+            return self.strategy
+        self.plan_ = self._plan(rows, work)
+        emit(Planned(text=str(self.plan_)))
         if isinstance(self.strategy, Strategy):
             return self.strategy
-        self.plan_ = self._plan(rows, self._work(module, form))
         chosen = self.plan_.chosen
         found = strategy_class(chosen.strategy)
         return found() if chosen.strategy == "single" else found(workers=chosen.workers)  # type: ignore[call-arg]

@@ -26,7 +26,7 @@ from braidwater.errors import (
 )
 from braidwater.estimators.base import TableEstimator, Target, Training, is_tabular
 from braidwater.estimators.coefficient_table import CoefficientTable
-from braidwater.estimators.evaluation import ClassEvaluation
+from braidwater.metrics import ClassEvaluation
 from braidwater.estimators.logistic_path import LogisticPath, Solution
 from braidwater.kernels import choose_kernel
 from braidwater.planner.base import Work
