@@ -8,13 +8,16 @@ exactly, are multiplied in float32; all others in float64.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from braidwater.blocks.base import Array, Block
 from braidwater.encoding.design import CodeTerm, Design, NumberTerm, Term, WideTerm
 from braidwater.kernels import scratch
+
+# "auto": float32 where that loses nothing of what is stored; "double": float64; "fast": float32 for wider numbers too
+Precision = Literal["auto", "double", "fast"]
 
 # A column whose mean is this many standard deviations from zero loses more than four of float32's 24 bits when its
 # centre is taken off after the product instead of before: such columns are multiplied in float64.
@@ -27,12 +30,14 @@ class LinearMap:
     """The linear predictors of K models over a design: ``z = intercepts + weights' ((x - center) / scale)``.
 
     `weights` ``(width, K)`` and `intercepts` ``(K,)``, float64, are for the standardised columns where the design is
-    standardised.
+    standardised. `precision` "double" multiplies everything in float64, "fast" wider columns in float32 too, unless they
+    lie far from zero.
     """
 
     design: Design
     weights: Array
     intercepts: Array
+    precision: Precision = "auto"
 
     @property
     def models(self) -> int:
@@ -44,12 +49,13 @@ class LinearMap:
 
     def term_dtype(self, term: Term, block: Block) -> Any:
         """The type in which a term is multiplied."""
+        if self.precision == "double":
+            return np.float64
         if isinstance(term, CodeTerm):
             return np.float32
         stored = block.schema._places[term.columns[0] if isinstance(term, NumberTerm) else term.column][1].dtype
-        if stored not in _EXACT_IN_FLOAT32 or self._is_far(term):
-            return np.float64
-        return np.float32
+        exact = stored in _EXACT_IN_FLOAT32 or self.precision == "fast"
+        return np.float32 if exact and not self._is_far(term) else np.float64
 
     def raw_weights(self) -> Array:
         """Weights ``(width, K)`` for the raw columns."""
