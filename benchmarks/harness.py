@@ -11,8 +11,10 @@ A benchmark is a file that makes a `Benchmark`, registers its contenders and cal
         bench.main()
 
 What is measured is the call of the function: imports are done before, in a warm-up round that is not counted (so compiled
-kernels are in their cache). Each contender returns a text that says what it found, so that a fast wrong answer shows.
-Figures are medians over the rounds; a ratio is the peer's median divided by ours.
+kernels are in their cache, a JVM is up). Each contender returns a text that says what it found, so that a fast wrong answer
+shows; or `Found` with numbers of its own; or a function that returns either, called after the clock was stopped. A contender
+whose package is not installed is left out with the reason. Figures are medians over the rounds; a ratio is the peer's median
+divided by ours.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -32,8 +34,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from machine import machine, versions
+
 Run = Callable[[Path], Any]
 RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass
+class Found:
+    """What a contender found, and numbers that it measured itself; `wall` and `cpu` take the place of the harness's."""
+
+    text: str
+    values: dict[str, float] = field(default_factory=dict)
+    wall: float | None = None
+    cpu: float | None = None
 
 
 @dataclass
@@ -46,7 +60,8 @@ class Figures:
     peak: int
     found: str
     ours: bool = False
-    runs: list[dict[str, float]] = field(default_factory=list)
+    values: dict[str, float] = field(default_factory=dict)
+    runs: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Benchmark:
@@ -58,6 +73,7 @@ class Benchmark:
         self._make_data = make_data
         self._contenders: dict[str, tuple[Run, bool]] = {}
         self._file = Path(sys.argv[0]).resolve()
+        self._skipped: dict[str, str] = {}
 
     def contender(self, name: str, *, ours: bool = False) -> Callable[[Run], Run]:
         """Register a function that is called with the folder of the data. The first of `ours` is what peers are held against."""
@@ -74,6 +90,7 @@ class Benchmark:
         parser.add_argument("--rows", type=int, default=self.rows)
         parser.add_argument("--rounds", type=int, default=3)
         parser.add_argument("--only", action="append", help="contenders to run (by default all)")
+        parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for the figures as JSON")
         parser.add_argument("--in-process", help=argparse.SUPPRESS)
         parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
         given = parser.parse_args()
@@ -84,32 +101,61 @@ class Benchmark:
             if self._make_data is not None:
                 self._make_data(Path(folder), given.rows)
             figures = self._rounds(given.only or list(self._contenders), given.rounds, Path(folder))
-        report(self.title, given.rows, figures, self._file.stem)
+        if not figures:
+            raise SystemExit(f"{self.title}: no contender answered.")
+        report(self.title, given.rows, figures)
+        for name, reason in self._skipped.items():
+            print(f"{name}: left out, {reason}")
+        self._keep(given.results, given.rows, given.rounds, figures)
 
     def _measure(self, name: str, data: Path) -> None:
         """In the contender's own process: one call that is not counted, then one that is."""
         run, _ = self._contenders[name]
-        os.environ.setdefault("BRAIDWATER_CACHE", tempfile.mkdtemp(dir=data))
+        cache = tempfile.mkdtemp(dir=data)
+        os.environ["BRAIDWATER_CACHE"] = cache
         warm = data / "warm"
-        run(warm if warm.is_dir() else data)
-        cpu, wall = _cpu(), time.perf_counter()
-        found = run(data)
-        wall, cpu = time.perf_counter() - wall, _cpu() - cpu
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print("FIGURES " + json.dumps({"wall": wall, "cpu": cpu, "peak": peak, "found": str(found)}))
+        try:
+            answer = run(warm if warm.is_dir() else data)
+            if callable(answer):
+                answer()
+            cpu, wall = _cpu(), time.perf_counter()
+            found = run(data)
+            wall, cpu = time.perf_counter() - wall, _cpu() - cpu
+            peak = _peak()
+            found = found() if callable(found) else found
+        except ModuleNotFoundError as error:
+            print("SKIPPED " + json.dumps(f"{error.name} is not installed"))
+            return
+        finally:
+            shutil.rmtree(cache, ignore_errors=True)
+        if not isinstance(found, Found):
+            found = Found(str(found))
+        measured = {
+            "wall": wall if found.wall is None else found.wall,
+            "cpu": cpu if found.cpu is None else found.cpu,
+            "peak": peak,
+            "found": found.text,
+            "values": found.values,
+        }
+        print("FIGURES " + json.dumps(measured))
 
     def _rounds(self, names: list[str], rounds: int, data: Path) -> list[Figures]:
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for number in range(rounds):
             for name in names:
+                if name in self._skipped:
+                    continue
                 command = [sys.executable, str(self._file), "--in-process", name, "--data", str(data)]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
-                lines = [line for line in done.stdout.splitlines() if line.startswith("FIGURES ")]
-                if not lines:
-                    print(f"{name} failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+                lines = done.stdout.splitlines()
+                answers = [line[8:] for line in lines if line.startswith("FIGURES ")]
+                skips = [line[8:] for line in lines if line.startswith("SKIPPED ")]
+                if answers:
+                    runs[name].append(json.loads(answers[0]))
+                    print(f"round {number + 1} {name}: {runs[name][-1]}", file=sys.stderr)
                     continue
-                runs[name].append(json.loads(lines[0][8:]))
-                print(f"round {number + 1} {name}: {runs[name][-1]}", file=sys.stderr)
+                self._skipped[name] = json.loads(skips[0]) if skips else _last_words(done)
+                print(f"{name}: {self._skipped[name]}", file=sys.stderr)
         return [self._figures(name, found) for name, found in runs.items() if found]
 
     def _figures(self, name: str, runs: list[dict[str, Any]]) -> Figures:
@@ -117,32 +163,82 @@ class Benchmark:
             return statistics.median(run[key] for run in runs)
 
         peak = max(int(run["peak"]) for run in runs)
-        return Figures(name, median("wall"), median("cpu"), peak, runs[-1]["found"], self._contenders[name][1], runs)
+        values = {key: statistics.median(run["values"][key] for run in runs) for key in runs[0]["values"]}
+        ours = self._contenders[name][1]
+        return Figures(name, median("wall"), median("cpu"), peak, runs[-1]["found"], ours, values, runs)
+
+    def _keep(self, folder: Path, rows: int, rounds: int, figures: list[Figures]) -> None:
+        """The figures for `docs/benchmarks.md`, with what a reader needs to see them again."""
+        folder.mkdir(parents=True, exist_ok=True)
+        script = self._file.relative_to(RESULTS.parent.parent)
+        document = {
+            "title": self.title,
+            "rows": rows,
+            "rounds": rounds,
+            "command": f"python {script} --rows {rows} --rounds {rounds}",
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": machine(),
+            "versions": versions(),
+            "figures": [asdict(one) for one in figures],
+            "skipped": self._skipped,
+        }
+        (folder / f"{self._file.stem}.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
-def report(title: str, rows: int, figures: list[Figures], stem: str) -> None:
-    """Print the table, and keep the figures for `docs/benchmarks.md`."""
+def report(title: str, rows: int, figures: list[Figures]) -> None:
+    """Print the table."""
     ours = next((f for f in figures if f.ours), figures[0])
     print(f"\n{title}, {rows:,} rows\n")
-    print(f"{'':32}{'wall s':>9}{'x ours':>8}{'CPU s':>9}{'x ours':>8}{'peak MB':>9}  found")
+    print(f"{'':44}{'wall s':>9}{'x ours':>8}{'CPU s':>9}{'x ours':>8}{'peak MB':>9}  found")
     for f in figures:
         ratios = f"{f.wall:9.3f}{f.wall / ours.wall:8.2f}{f.cpu:9.3f}{f.cpu / max(ours.cpu, 1e-9):8.2f}"
-        print(f"{f.name:32}{ratios}{f.peak / 1e6:9.0f}  {f.found}")
-    RESULTS.mkdir(exist_ok=True)
-    machine = {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()}
-    document = {"title": title, "rows": rows, "machine": machine, "figures": [asdict(f) for f in figures]}
-    (RESULTS / f"{stem}.json").write_text(json.dumps(document, indent=1) + "\n")
+        print(f"{f.name:44}{ratios}{f.peak / 1e6:9.0f}  {f.found}")
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    words = done.stderr.strip().splitlines()
+    return f"failed: {words[-1][:300] if words else f'exit status {done.returncode}'}"
 
 
 def _cpu() -> float:
-    """CPU seconds of this process and of its children that have ended, all threads."""
+    """CPU seconds of this process, of its children that have ended, and of those that live (a JVM), all threads."""
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    ticks = 0
+    for process in _descendants():
+        try:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += sum(int(fields[place]) for place in (11, 12, 13, 14))  # user, system, and those of its ended children
+    ended = children.ru_utime + children.ru_stime
+    return own.ru_utime + own.ru_stime + ended + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
+def _peak() -> int:
+    """Highest resident bytes of this process and of its living children.
+
+    From the kernel's mark, as `ru_maxrss` of a new process begins at what its parent had.
+    """
+    total = 0
+    for process in (Path("/proc/self"), *_descendants()):
+        try:
+            lines = (process / "status").read_text().splitlines()
+        except OSError:
+            continue
+        total += next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+    return total or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _descendants() -> list[Path]:
+    """The processes below this one, under /proc."""
+    parents: dict[int, int] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found, wave = [], [os.getpid()]
+    while wave:
+        wave = [child for child, parent in parents.items() if parent in wave]
+        found += wave
+    return [Path(f"/proc/{number}") for number in found]

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from braidwater.options import options
+
+settings.register_profile("braidwater", deadline=None)  # a busy machine is no reason to fail
+settings.load_profile("braidwater")
 
 
 @pytest.fixture(autouse=True)

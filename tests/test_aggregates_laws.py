@@ -10,6 +10,7 @@ import pytest
 from braidwater import aggregates
 from braidwater.aggregates import (
     Aggregate,
+    AveragedSgd,
     ClassCounts,
     Count,
     DrawnRows,
@@ -25,6 +26,7 @@ from braidwater.blocks.base import Block
 from braidwater.encoding.design import CodeTerm, NumberTerm, WideTerm, design_of
 from braidwater.metrics import ClassEvaluation, NumberEvaluation
 from braidwater.testing import AGGREGATE_CHECKS, AggregateExample
+from braidwater.testing.aggregates import fold
 
 ROWS = 301
 WIDTH = 2 + 1 + 4 + 40 + 1 + 3
@@ -80,6 +82,7 @@ class FirstFeature:
 
 STANDARD = design().standardised(MEAN, SPREAD)
 FLOATS = design_of([NumberTerm(("a", "b"), 0)], ["a", "b"], weight="weight")
+FLOATS_TWO = design_of([NumberTerm(("a", "b"), 0)], ["a", "b"], weight="weight", label="two")
 TWO = design(label="two", offset="offset").standardised(MEAN, SPREAD)
 EXAMPLES = [
     Count(),
@@ -93,6 +96,11 @@ EXAMPLES = [
     AggregateExample(LogisticGradient(TWO, POINTS[:, :1]), BLOCK, 1e-6),
     AggregateExample(LogisticGradient(TWO, POINTS[:1, :1], kernel="fused"), BLOCK, 1e-6),
     AggregateExample(LogisticGradient(STANDARD, POINTS), BLOCK, 1e-6),
+    AggregateExample(LogisticGradient(TWO, POINTS[:, :1], precision="double"), BLOCK),
+    AveragedSgd(TWO),
+    AveragedSgd(TWO, fit_intercept=False, penalty=np.ones(WIDTH)),
+    AveragedSgd(TWO, after=fold(AveragedSgd(TWO), [[BLOCK]])),
+    AveragedSgd(FLOATS_TWO, after=fold(AveragedSgd(FLOATS_TWO), [[BLOCK]]), kernel="fused"),
     LogisticHessian(TWO, POINTS[:, :1]),
     LogisticHessian(STANDARD, POINTS[:1], kernel="fused"),
     RobustProducts(design("number"), np.append(SPREAD, 1.0), np.eye(WIDTH + 1) / 1e6, MEAN * 0, "HC3"),

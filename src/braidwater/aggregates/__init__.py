@@ -1,5 +1,6 @@
 """What one pass over a table can compute, and the contract of everything that does."""
 
+from braidwater.aggregates.averaged_sgd import AveragedSgd, SgdResult
 from braidwater.aggregates.base import Aggregate, Iteration
 from braidwater.aggregates.class_counts import ClassCount, ClassCounts
 from braidwater.aggregates.count import Count
@@ -13,6 +14,7 @@ from braidwater.aggregates.robust_products import RobustProducts
 
 __all__ = [
     "Aggregate",
+    "AveragedSgd",
     "ClassCount",
     "ClassCounts",
     "Count",
@@ -29,4 +31,5 @@ __all__ = [
     "NearestCenters",
     "ProjectedProducts",
     "RobustProducts",
+    "SgdResult",
 ]

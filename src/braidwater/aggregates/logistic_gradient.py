@@ -9,7 +9,7 @@ import numpy as np
 
 from braidwater.aggregates.base import Aggregate
 from braidwater.aggregates.class_counts import class_codes
-from braidwater.aggregates.linear_map import LinearMap
+from braidwater.aggregates.linear_map import LinearMap, Precision
 from braidwater.blocks.base import Array, Block
 from braidwater.encoding.design import Design
 from braidwater.kernels import scratch
@@ -56,21 +56,24 @@ class LogisticGradient(Aggregate[LossState, LossResult]):
     `points` ``(K, C, width + 1)``, float64: weights for the standardised columns of `design`, the intercept last; C is
     1 for two classes (codes 0 and 1), else the number of classes. `kernel` ``"fused"`` runs compiled code for two
     classes (4-10 ns a row at 30 float32 columns for one model, 2-3 for each of many), ``"blas"`` numpy, with the same
-    result to rounding.
+    result to rounding. `precision` is that of the arithmetic inside a tile, see `LinearMap`; tiles are added up in float64.
     """
 
     what = "gradient"
 
-    def __init__(self, design: Design, points: Array, *, kernel: KernelName = "blas") -> None:
+    def __init__(
+        self, design: Design, points: Array, *, kernel: KernelName = "blas", precision: Precision = "auto"
+    ) -> None:
         self.design = design
         self.points = np.asarray(points, np.float64)
         self.kernel = kernel
+        self.precision = precision
 
     @property
     def linear_map(self) -> LinearMap:
         models, columns, width = self.points.shape
         flat = self.points.reshape(models * columns, width)
-        return LinearMap(self.design, flat[:, :-1].T, flat[:, -1])
+        return LinearMap(self.design, flat[:, :-1].T, flat[:, -1], self.precision)
 
     def initialize(self) -> LossState:
         models, columns, _ = self.points.shape

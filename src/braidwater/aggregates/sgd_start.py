@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,10 +17,11 @@ FLOOR = 0.25 / 1024
 
 @dataclass(frozen=True)
 class Prior:
-    """What is added to the mean loss: ``penalty / 2`` times squared weights of the raw columns ``(width,)``; and whether there is an
-    intercept."""
+    """What is known beforehand: ``penalty / 2`` times squared weights of the raw columns ``(width,)`` is added to the mean loss;
+    without an intercept, the linear predictor is 0 at the columns' `origin` ``(width,)``."""
 
     penalty: Array
+    origin: Array
     fit_intercept: bool
 
 
@@ -92,9 +93,7 @@ class Surface:
         columns = self.columns(sample)
         p = sample.probabilities(raw)
         added = (columns * (sample.weights * p * (1 - p))) @ columns.T
-        return Surface(
-            self.center, self.scale, self.curvature + added, self.weight + weight, self.spread, self.unit
-        )  # fmt: skip
+        return replace(self, curvature=self.curvature + added, weight=self.weight + weight)
 
     def columns(self, sample: Sample) -> Array:
         """The standardised columns of a sample and a row of ones, ``(width + 1, rows)``."""
@@ -133,58 +132,63 @@ class Surface:
         return np.append((gradient - self.center * residual) / self.scale, residual)
 
 
-def start_from(sample: Sample, prior: Prior) -> tuple[Array, Surface]:
-    """The weights (of raw columns) that fit a sample with some weight best, and the surface around them.
+def start_from(sample: Sample, prior: Prior) -> tuple[Array, float, Surface]:
+    """The weights (of raw columns) that fit a sample with some weight best, their mean loss, and the surface around them.
 
     Newton's method with halved steps; on separated rows it stops where `NEWTON_STEPS` lead.
     """
     weight = float(sample.weights.sum())
     mean = sample.columns @ sample.weights / weight
-    center = mean if prior.fit_intercept else np.zeros(len(mean))
+    center = mean if prior.fit_intercept else prior.origin
     square = (sample.columns - center[:, None]) ** 2 @ sample.weights / weight
     # a column without spread keeps its unit
     scale = np.where(square <= (1e-14 * np.abs(mean)) ** 2, 1.0, np.sqrt(square))
     width = len(mean) + 1
-    counted = int(np.count_nonzero(sample.weights))
-    flat = Surface(center, scale, np.zeros((width, width)), 0.0, 1.0, weight / counted)
-    raw = np.zeros(width)
-    value = _objective(sample, raw, prior)
-    for _ in range(NEWTON_STEPS):
-        step = _newton_step(sample, flat, raw, prior)
-        share = 1.0
-        while share > 1e-3 and not (found := _objective(sample, raw + share * step, prior)) < value:
-            share /= 2
-        if share <= 1e-3:
-            break
-        raw = raw + share * step
-        gain, value = value - found, found
-        if gain <= 1e-12 * value:
-            break
+    unit = weight / int(np.count_nonzero(sample.weights))
+    flat = Surface(center, scale, np.zeros((width, width)), 0.0, 1.0, unit)
+    columns = flat.columns(sample)
+    penalty = np.append(flat.penalty(prior), 0.0)
+    weights = _newton(columns[: width if prior.fit_intercept else -1], sample, penalty)
+    weights = np.append(weights, np.zeros(width - len(weights)))
+    raw = flat.raw(weights)
     surface = flat.and_then(sample, raw)
-    leverage = np.einsum("ij,ij->j", surface.columns(sample), surface.inverse(prior) @ surface.columns(sample))
     p = sample.probabilities(raw)
-    leverage *= p * (1 - p)
+    leverage = p * (1 - p) * np.einsum("ij,ij->j", columns, surface.inverse(prior) @ columns)
     first = float(sample.weights @ leverage)
     spread = float(sample.weights @ leverage**2) / first if first > 0 else 1.0
-    return raw, Surface(center, scale, surface.curvature, surface.weight, spread, surface.unit)
+    loss, _, _ = _look(columns, sample, np.zeros(width), weights)
+    return raw, loss, replace(surface, spread=spread)
 
 
-def _objective(sample: Sample, raw: Array, prior: Prior) -> float:
-    z = raw[:-1] @ sample.columns + raw[-1] + sample.offsets
+def _newton(columns: Array, sample: Sample, penalty: Array) -> Array:
+    penalty = penalty[: len(columns)]
+    weights = np.zeros(len(columns))
+    value, residual, curvature = _look(columns, sample, penalty, weights)
+    for _ in range(NEWTON_STEPS):
+        slope = columns @ residual + penalty * weights
+        second = (columns * curvature) @ columns.T
+        second[range(len(penalty)), range(len(penalty))] += penalty
+        # lstsq, not solve: columns that add up to others leave the matrix without an inverse
+        step = np.linalg.lstsq(second, slope, rcond=1e-12)[0]
+        share, before = 1.0, value
+        while share > 1e-3:
+            value, residual, curvature = _look(columns, sample, penalty, weights - share * step)
+            if value < before:
+                break
+            share /= 2
+        else:
+            return weights
+        weights = weights - share * step
+        if before - value <= 1e-12 * value:
+            return weights
+    return weights
+
+
+def _look(columns: Array, sample: Sample, penalty: Array, weights: Array) -> tuple[float, Array, Array]:
+    """The objective; residuals and curvature of each row as shares of the mean."""
+    share = sample.weights / sample.weights.sum()
+    z = weights @ columns + sample.offsets
     losses = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - sample.labels * z
-    return float(sample.weights @ losses / sample.weights.sum() + 0.5 * prior.penalty @ raw[:-1] ** 2)
-
-
-def _newton_step(sample: Sample, surface: Surface, raw: Array, prior: Prior) -> Array:
-    """The step in raw weights; of several equally good ones the shortest in standardised weights."""
-    at = surface.and_then(sample, raw)
-    residual = sample.weights * (sample.probabilities(raw) - sample.labels)
-    slope = surface.columns(sample) @ residual / sample.weights.sum()
-    penalty = surface.penalty(prior)
-    slope[:-1] += penalty * (raw[:-1] * surface.scale)
-    curvature = at.curvature / at.weight
-    curvature[range(len(penalty)), range(len(penalty))] += penalty
-    kept = len(slope) if prior.fit_intercept else len(slope) - 1
-    step = np.zeros(len(slope))
-    step[:kept] = -np.linalg.lstsq(curvature[:kept, :kept], slope[:kept], rcond=1e-12)[0]
-    return surface.raw(step)
+    p = 0.5 * (1 + np.tanh(0.5 * z))
+    value = float(share @ losses + 0.5 * penalty @ weights**2)
+    return value, share * (p - sample.labels), share * p * (1 - p)

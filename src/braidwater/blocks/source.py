@@ -63,6 +63,14 @@ class BlockSource:
             return "none"
         return "memory" if self.expected_bytes <= current_options().memory // 4 else "disk"
 
+    def keep(self, cache: CacheChoice = "auto") -> None:
+        """Keep the blocks of the pass to come, in memory or on disk, however often they were going to be read."""
+        self.passes = max(self.passes, 2)
+        if self.encoder is None:
+            raise ValueError("a source without an encoder keeps no blocks")
+        if cache != "auto" or self.cache == "none":
+            self.cache = self._choose(cache)
+
     @property
     def expected_bytes(self) -> int:
         """Bytes of all blocks, if no row is dropped."""

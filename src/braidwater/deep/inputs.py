@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from braidwater.blocks.base import Array, Block, BlockColumn, BlockSchema
+from braidwater.blocks.base import Array, Block
 from braidwater.blocks.windows import RowForm
 from braidwater.encoding import FittedEncoding
 from braidwater.encoding.wide import FittedWide
@@ -63,24 +63,8 @@ class InputForm:
 
     def encode(self, batch: pa.RecordBatch) -> tuple[Array, Array | None]:
         """The features of a batch, and which of its rows are in them (None: all)."""
-        encoded = [
-            column.encode(batch.column(batch.schema.get_field_index(column.column)))
-            for column in self.encoding.features
-        ]
-        arrays: dict[str, Array] = {}
-        for part in encoded:
-            arrays |= part.arrays
-        missing = [part.missing for part in encoded if part.missing is not None]
-        kept = None if not missing else ~np.logical_or.reduce(missing)
-        if kept is not None:
-            arrays = {name: values[kept] for name, values in arrays.items()}
-        return self.dense(Block.from_arrays(arrays, feature_schema(self.encoding))), kept
-
-
-def feature_schema(encoding: FittedEncoding) -> BlockSchema:
-    """The schema of blocks that hold the features alone."""
-    columns: dict[str, BlockColumn] = {stored.name: stored for column in encoding.features for stored in column.stored}
-    return BlockSchema.ordered(list(columns.values()))
+        block, kept = FittedEncoding(self.encoding.features).block(batch)
+        return self.dense(block), kept
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -410,7 +410,6 @@ class Trainer:
         stack: ExitStack,
     ) -> Data:
         """The blocks of both tables, made in one pass each."""
-        materialise: Callable[[BlockSource], Any] = getattr(engine, "materialise")  # noqa: B009 (not in the contract yet)
 
         def blocks(of: Table, encoder: FittedEncoding) -> BlockSource:
             source = BlockSource(of, encoder, passes=self.epochs + 1)
@@ -418,7 +417,7 @@ class Trainer:
                 source.close()
                 source = BlockSource(of, encoder, passes=self.epochs + 1, cache="disk")
             stack.enter_context(source)
-            materialise(source)
+            engine.materialise(source)
             return source
 
         source = blocks(rows, encoding)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from braidwater.blocks.base import Array, BlockColumn, BlockSchema
+from braidwater.blocks.base import Array, Block, BlockColumn, BlockSchema
 from braidwater.encoding.base import FITTED, Coding, ColumnEncoder, Encoded, FittedColumn, check_choice
 from braidwater.encoding.boolean import Boolean
 from braidwater.encoding.categorical import Categorical, FittedCategorical
@@ -151,12 +151,20 @@ class FittedEncoding:
         return list(self.label.classes) if isinstance(self.label, FittedClasses) else None
 
     def encode(self, batch: pa.RecordBatch) -> dict[str, Array]:
+        return self._encode(batch)[0]
+
+    def block(self, batch: pa.RecordBatch) -> tuple[Block, Array | None]:
+        """The rows of a batch as a block, and which of them it holds; None where the NULL policy left none out."""
+        arrays, kept = self._encode(batch)
+        return Block.from_arrays(arrays, self.block_schema), kept
+
+    def _encode(self, batch: pa.RecordBatch) -> tuple[dict[str, Array], Array | None]:
         encoded = [column.encode(_column(batch, column.column)) for column in self._all]
         arrays: dict[str, Array] = {}
         for part in encoded:
             arrays |= part.arrays
         keep = _kept(encoded)
-        return arrays if keep is None else {name: values[keep] for name, values in arrays.items()}
+        return (arrays if keep is None else {name: values[keep] for name, values in arrays.items()}), keep
 
     @cached_property
     def design(self) -> Design:

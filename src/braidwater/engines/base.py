@@ -11,10 +11,30 @@ import pyarrow as pa
 
 from braidwater.aggregates.base import Aggregate, Iteration
 from braidwater.blocks.source import BlockSource
+from braidwater.blocks.store import BlockStore
+from braidwater.errors import UnsupportedError
 from braidwater.events import Event
 from braidwater.tables.base import Table
 
 Result = TypeVar("Result")
+
+
+class Nothing(Aggregate[None, None]):
+    """A pass that only makes the blocks."""
+
+    what = "write blocks"
+
+    def initialize(self) -> None:
+        return None
+
+    def transition(self, state: None, block: Any) -> None:
+        return None
+
+    def merge(self, state: None, other: None) -> None:
+        return None
+
+    def final(self, state: None) -> None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -98,6 +118,17 @@ class Engine(ABC):
         except StopIteration as stop:
             result: Result = stop.value
             return result
+
+    def materialise(self, source: BlockSource) -> BlockStore:
+        """The blocks of `source` as a store that can be read in any order, made in a pass of its own where there is none yet."""
+        if source.store is None:
+            source.keep()
+            self.aggregate(source, Nothing())
+        if source.store is None:
+            raise UnsupportedError(
+                f"Engine {self.name!r} kept no blocks of table {source.table.name!r}; use LocalEngine."
+            )
+        return source.store
 
     @abstractmethod
     def map_blocks(

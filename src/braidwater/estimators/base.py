@@ -14,7 +14,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from braidwater.aggregates.base import Iteration
 from braidwater.blocks import BlockSource
-from braidwater.blocks.base import Array, Block, BlockEncoder
+from braidwater.blocks.base import Array, BlockEncoder
 from braidwater.encoding.base import FittedColumn
 from braidwater.encoding.design import Design
 from braidwater.encoding.encoding import Encoding, Features, FittedEncoding
@@ -239,7 +239,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
             rows = table(X).to_arrow().combine_chunks()
             if rows.num_rows == 0:
                 return np.empty((0, len(self.feature_names_)))
-            block = encode_features(self.encoding_.for_prediction(), rows.to_batches()[0])[0]
+            block = self.encoding_.for_prediction().block(rows.to_batches()[0])[0]
             return self.encoding_.design.dense(block).T
         values = np.asarray(X, np.float64)
         if values.ndim != 2 or values.shape[1] != len(self.feature_names_):
@@ -305,26 +305,13 @@ class AddColumns:
     schema: pa.Schema
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        block, kept = encode_features(self.encoding, batch)
+        block, kept = self.encoding.block(batch)
         columns = self.compute(self.encoding.design.dense(block).T)
         arrays = list(batch.columns)
         if kept is not None:
             places = pa.array(np.cumsum(kept) - 1, mask=~kept)
             columns = {name: values.take(places) for name, values in columns.items()}
         return pa.record_batch([*arrays, *columns.values()], schema=self.schema)
-
-
-def encode_features(encoding: FittedEncoding, batch: pa.RecordBatch) -> tuple[Block, Array | None]:
-    """The features of a batch as a block, and which rows it kept (None: all)."""
-    encoded = [column.encode(batch.column(batch.schema.get_field_index(column.column))) for column in encoding.features]
-    arrays: dict[str, Array] = {}
-    for part in encoded:
-        arrays |= part.arrays
-    missing = [part.missing for part in encoded if part.missing is not None]
-    kept = None if not missing else ~np.logical_or.reduce(missing)
-    if kept is not None:
-        arrays = {name: values[kept] for name, values in arrays.items()}
-    return Block.from_arrays(arrays, encoding.block_schema), kept
 
 
 def is_tabular(X: Any) -> bool:

@@ -23,10 +23,10 @@ from braidwater.engines import Engine, default_engine
 from braidwater.errors import EmptyTableError, NumericalError, OptionError, RankDeficientWarning
 from braidwater.estimators.base import TableEstimator, Target, Training, is_tabular
 from braidwater.estimators.coefficient_table import CoefficientTable
-from braidwater.metrics import NumberEvaluation
 from braidwater.estimators.logistic_problem import Coordinates
 from braidwater.kernels import choose_kernel
 from braidwater.kernels.choice import KernelName
+from braidwater.metrics import NumberEvaluation
 from braidwater.planner.base import Work
 from braidwater.tables import Table
 

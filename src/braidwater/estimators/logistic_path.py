@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from braidwater.aggregates import Aggregate, Gram, GramResult, Iteration, LogisticGradient, LogisticHessian, Moments
+from braidwater.aggregates.linear_map import Precision
 from braidwater.aggregates.moments import MomentsResult, is_constant
 from braidwater.blocks.base import Array
 from braidwater.encoding.design import Design
@@ -83,6 +84,7 @@ class LogisticPath(Iteration[list[Solution]]):
     max_passes: int = 100
     kernel: KernelName = "blas"
     standardize: bool = False
+    precision: Precision = "auto"
 
     @property
     def columns(self) -> int:
@@ -218,7 +220,7 @@ class LogisticPath(Iteration[list[Solution]]):
                 found = yield (
                     LogisticHessian(design, weights, kernel=self.kernel)
                     if with_hessian
-                    else LogisticGradient(design, weights, kernel=self.kernel)
+                    else LogisticGradient(design, weights, kernel=self.kernel, precision=self.precision)
                 )
                 step += 1
                 evaluations = {}

@@ -26,13 +26,15 @@ from braidwater.errors import (
 )
 from braidwater.estimators.base import TableEstimator, Target, Training, is_tabular
 from braidwater.estimators.coefficient_table import CoefficientTable
-from braidwater.metrics import ClassEvaluation
 from braidwater.estimators.logistic_path import LogisticPath, Solution
+from braidwater.estimators.logistic_sgd import LogisticSgd, SgdSolution, refuse_unsupported
 from braidwater.kernels import choose_kernel
+from braidwater.metrics import ClassEvaluation
 from braidwater.planner.base import Work
 from braidwater.tables import Table
 
-SOLVERS = ("auto", "newton", "lbfgs", "cg")
+SOLVERS = ("auto", "newton", "lbfgs", "cg", "sgd")
+PRECISIONS = ("auto", "double", "fast")
 # Below so many products in a Newton pass (rows times squared weights) the whole fit takes a moment, and Newton needs
 # the fewest passes
 NEWTON_UP_TO = 2e7
@@ -50,20 +52,27 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         alpha: strength of the penalty, at least 0.
         l1_ratio: share of the penalty that is absolute values: 0 ridge, 1 lasso, between them elastic net.
         solver: ``"newton"`` (iteratively reweighted least squares), ``"lbfgs"``, ``"cg"`` (nonlinear conjugate
-            gradient) or ``"auto"``. With absolute values in the penalty all of them mean proximal Newton.
+            gradient) or ``"auto"``. With absolute values in the penalty all of them mean proximal Newton. ``"sgd"`` is one
+            pass of averaged stochastic gradient descent (see `AveragedSgd`) over rows in no particular order: close to the
+            optimum, without standard errors and likelihood, two classes, ridge penalty only.
         tol: training stops when no derivative of the objective by a coefficient of a standardised column is larger.
         max_iter: most passes over the rows before a `ConvergenceWarning`.
+        epochs: passes of solver ``"sgd"``.
         fit_intercept: whether there is an intercept.
         standardize: whether the penalty is on the coefficients of standardised columns.
         nulls: what to do about NULLs in a table, see `Encoding`.
         coding: ``"treatment"`` leaves out each category's first level, ``"one_hot"`` keeps all.
         kernel: ``"auto"``, ``"fused"`` or ``"blas"``: compiled or numpy inner loops; the same result to rounding.
+        precision: of the arithmetic inside a tile of some thousand rows, for values and gradients: ``"auto"`` float32 for columns
+            stored in float32, ``"double"`` float64, ``"fast"`` float32 for wider columns too, unless they lie far from zero.
+            Tiles are added up in float64, and curvature is float64, whatever it is.
 
     Attributes:
         coef_: ``(1, width)`` for two classes, else ``(classes, width)``; intercept_: ``(1,)`` or ``(classes,)``.
         standard_errors_: ``(1, width)``, or ``(classes - 1, width)`` for the differences to the first class; None with
-            a penalty.
-        log_likelihood_, deviance_, null_deviance_, aic_, bic_: row weights count as so many rows.
+            a penalty, and after ``"sgd"``.
+        log_likelihood_, deviance_, null_deviance_, aic_, bic_: row weights count as so many rows. None after ``"sgd"``, which
+            never looks at its result; it has progressive_loss_, the mean log-loss of rows that were not learnt yet.
         n_iter_: passes over the rows; converged_: whether `tol` was reached.
 
     >>> import numpy as np
@@ -89,6 +98,8 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         nulls: str | float = "refuse",
         coding: str = "treatment",
         kernel: str = "auto",
+        epochs: int = 1,
+        precision: str = "auto",
     ) -> None:
         self.alpha = alpha
         self.l1_ratio = l1_ratio
@@ -100,6 +111,8 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         self.nulls = nulls
         self.coding = coding
         self.kernel = kernel
+        self.epochs = epochs
+        self.precision = precision
 
     def fit(
         self,
@@ -151,6 +164,10 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         traffic are paid once. This estimator itself is left as it is.
         """
         self._check(list(alphas))
+        if self.solver == "sgd":
+            raise UnsupportedError(
+                "solver='sgd' has no fit_path; use solver='lbfgs', which trains all penalties in the same passes."
+            )
         models: list[LogisticRegression] = [clone(self).set_params(alpha=alpha) for alpha in alphas]
         if not models:
             raise OptionError("alphas", [], "at least one penalty")
@@ -236,6 +253,15 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
     def summary(self) -> str:
         """The fit as a text: likelihood, and a line for each coefficient."""
         found = self.coefficients_
+        if self.log_likelihood_ is None:
+            head = [
+                ("classes", ", ".join(map(str, self.classes_.tolist()))),
+                ("rows", self.n_rows_),
+                ("progressive loss", self.progressive_loss_),
+                ("passes", self.n_iter_),
+                ("method", "averaged SGD: near the optimum, no standard errors"),
+            ]
+            return found.to_text(head, odds=True)
         head = [
             ("classes", ", ".join(map(str, self.classes_.tolist()))),
             ("rows", self.n_rows_),
@@ -253,15 +279,16 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         """One pass for moments, six to eight for the optimum, one for standard errors; float64 sums of a few numbers a column."""
         width = encoding.design.width + 1
         columns = 1 if len(encoding.classes or ()) <= 2 else len(encoding.classes or ())
+        once = self.solver == "sgd"
         newton = self.solver == "newton" or (self.alpha > 0 and self.l1_ratio > 0)
         return Work(
             name=self.kind,
             shape="aggregate",
-            passes=7 if newton else 9,
+            passes=self.epochs if once else 7 if newton else 9,
             flops_per_row=float(2 * columns**2 * width**2 if newton else 4 * columns * width + 20 * columns),
             row_bytes=encoding.block_schema.row_bytes,
             read_columns=tuple(encoding.columns),
-            state_bytes=8 * (columns * width) ** 2 if newton else 8 * columns * (width + 3),
+            state_bytes=8 * (columns * width) ** 2 if newton or once else 8 * columns * (width + 3),
             kernel="fused" if columns == 1 and choose_kernel(len(table), self.kernel) == "fused" else "blas",
             working_bytes=3 * 8 * 4096 * (width + 3 * columns),
         )
@@ -278,9 +305,13 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             raise OptionError("tol", self.tol, "larger than 0")
         if self.max_iter < 2:
             raise OptionError("max_iter", self.max_iter, "at least 2: one pass for moments, one to look")
+        if self.precision not in PRECISIONS:
+            raise OptionError("precision", self.precision, f"one of {', '.join(PRECISIONS)}")
+        if self.epochs < 1:
+            raise OptionError("epochs", self.epochs, "at least 1")
         choose_kernel(None, self.kernel)
 
-    def _solve(self, training: Training, alphas: list[float]) -> list[Solution]:
+    def _solve(self, training: Training, alphas: list[float]) -> list[Solution | SgdSolution]:
         classes = training.classes
         assert classes is not None
         if len(classes) < 2:
@@ -295,6 +326,19 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         if solver == "auto":
             solver = "newton" if len(alphas) == 1 and rows * weights**2 <= NEWTON_UP_TO else "lbfgs"
         l1_ratio = float(self.l1_ratio) if any(alphas) else 0.0
+        precision: Any = self.precision
+        if solver == "sgd":
+            standardize = bool(self.standardize and any(alphas))
+            refuse_unsupported(training.design.width, len(classes), l1=l1_ratio > 0, standardize=standardize)
+            sgd = LogisticSgd(
+                training.design,
+                float(alphas[0]),
+                int(self.epochs),
+                self.fit_intercept,
+                choose_kernel(rows, self.kernel),
+                precision,
+            )
+            return [self._run(training, sgd, passes=sgd.epochs)]
         path = LogisticPath(
             training.design,
             len(classes),
@@ -306,17 +350,24 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             int(self.max_iter),
             choose_kernel(rows, self.kernel),
             self.standardize,
+            precision,
         )
-        return self._run(training, path, passes=9, models=len(alphas))
+        return list(self._run(training, path, passes=9, models=len(alphas)))
 
-    def _take(self, training: Training, solution: Solution) -> None:
+    def _take(self, training: Training, solution: Solution | SgdSolution) -> None:
         """The fitted attributes, from a solution; and the warnings that it deserves."""
         assert training.classes is not None
         self.classes_ = training.classes
         self.coef_, self.intercept_ = solution.coef, solution.intercept
-        self.n_iter_, self.converged_ = solution.passes, solution.converged
-        self.n_rows_ = solution.rows
-        self.log_likelihood_ = -solution.loss
+        self.n_iter_, self.n_rows_ = solution.passes, solution.rows
+        self.progressive_loss_: float | None = None
+        if isinstance(solution, SgdSolution):
+            self._take_nearby(solution)
+            return
+        self.converged_ = solution.converged
+        self.log_likelihood_: Any = -solution.loss
+        self.deviance_: Any
+        self.null_deviance_: Any
         self.deviance_, self.null_deviance_ = 2 * solution.loss, 2 * solution.null_loss
         inference, shape = solution.inference, self.coef_.shape
         rank = int(np.count_nonzero(self.coef_)) + int(self.fit_intercept) * max(shape[0] - 1, 1)
@@ -331,6 +382,15 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         self.aic_ = self.deviance_ + 2 * rank
         self.bic_ = self.deviance_ + rank * float(np.log(solution.weight))
         self._warn(solution)
+
+    def _take_nearby(self, solution: SgdSolution) -> None:
+        """What averaged SGD knows, and None for what it does not: it has seen no row with its result."""
+        self.converged_ = True
+        self.progressive_loss_ = solution.loss
+        null_loss = solution.null_loss
+        self.null_deviance_ = None if null_loss is None else 2 * solution.weight * null_loss
+        self.log_likelihood_ = self.deviance_ = self.aic_ = self.bic_ = None
+        self.standard_errors_ = self.intercept_standard_error_ = self.covariance_ = None
 
     def _warn(self, solution: Solution) -> None:
         names = [*map(str, self.feature_names_), "intercept"]

@@ -27,9 +27,14 @@ def _losses(z: Any, y: Any, q: Any, r: Any) -> Any:
 
 @overload(_losses)
 def _choose_losses(z: Any, y: Any, q: Any, r: Any) -> Callable[..., Any]:
-    if z.dtype == types.float32:
-        return lambda z, y, q, r: weighted_loss32(z, y, q, r)
-    return lambda z, y, q, r: weighted_loss64(z, y, q, r)
+    # numba wants the same signature, annotations included
+    def single(z: Any, y: Any, q: Any, r: Any) -> Any:
+        return weighted_loss32(z, y, q, r)
+
+    def double(z: Any, y: Any, q: Any, r: Any) -> Any:
+        return weighted_loss64(z, y, q, r)
+
+    return single if z.dtype == types.float32 else double
 
 
 @njit(cache=True, error_model="numpy")

@@ -2,8 +2,8 @@
 
 A tile of `TILE_ROWS` rows stays in the second-level cache while it is read twice: linear predictor, loss and residual,
 gradient. Columns are taken four at a time as contiguous one-dimensional views (two-dimensional slices take five times
-as long). Arithmetic inside a tile is in the type of the weights that are handed in (float32 over float32 columns, or
-float64 over either); tiles are added up in float64.
+as long). Arithmetic inside a tile is in the type of the weights that are handed in (float32 or float64, over columns of
+either, which are converted one by one); tiles are added up in float64.
 
 Importing this module imports numba; what it compiles is kept in numba's cache on disk.
 """
@@ -27,18 +27,19 @@ def add_predictor(X: Any, w: Any, z: Any, s: int, e: int) -> None:
     """Add ``w @ X[:, s:e]`` to ``z[: e - s]``; X is ``(columns, rows)``, C-contiguous."""
     k = X.shape[0]
     zz = z[: e - s]
+    number = z.dtype.type
     j = 0
     while j + 4 <= k:
         a, b, c, d = X[j][s:e], X[j + 1][s:e], X[j + 2][s:e], X[j + 3][s:e]
         w0, w1, w2, w3 = w[j], w[j + 1], w[j + 2], w[j + 3]
         for i in range(e - s):
-            zz[i] += (a[i] * w0 + b[i] * w1) + (c[i] * w2 + d[i] * w3)
+            zz[i] += (number(a[i]) * w0 + number(b[i]) * w1) + (number(c[i]) * w2 + number(d[i]) * w3)
         j += 4
     while j < k:
         a = X[j][s:e]
         w0 = w[j]
         for i in range(e - s):
-            zz[i] += a[i] * w0
+            zz[i] += number(a[i]) * w0
         j += 1
 
 
@@ -47,7 +48,8 @@ def add_gradient(X: Any, r: Any, g: Any, s: int, e: int) -> None:
     """Add ``X[:, s:e] @ r[: e - s]``, summed in the type of r, to g (float64)."""
     k = X.shape[0]
     rr = r[: e - s]
-    zero = r.dtype.type(0)
+    number = r.dtype.type
+    zero = number(0)
     j = 0
     while j + 4 <= k:
         a, b, c, d = X[j][s:e], X[j + 1][s:e], X[j + 2][s:e], X[j + 3][s:e]
@@ -57,10 +59,10 @@ def add_gradient(X: Any, r: Any, g: Any, s: int, e: int) -> None:
         g3 = zero
         for i in range(e - s):
             ri = rr[i]
-            g0 += a[i] * ri
-            g1 += b[i] * ri
-            g2 += c[i] * ri
-            g3 += d[i] * ri
+            g0 += number(a[i]) * ri
+            g1 += number(b[i]) * ri
+            g2 += number(c[i]) * ri
+            g3 += number(d[i]) * ri
         g[j] += g0
         g[j + 1] += g1
         g[j + 2] += g2
@@ -70,7 +72,7 @@ def add_gradient(X: Any, r: Any, g: Any, s: int, e: int) -> None:
         a = X[j][s:e]
         g0 = zero
         for i in range(e - s):
-            g0 += a[i] * rr[i]
+            g0 += number(a[i]) * rr[i]
         g[j] += g0
         j += 1
 

@@ -15,7 +15,10 @@ from braidwater.errors import ColumnNotFoundError
 
 @dataclass(frozen=True)
 class ColumnStatistics:
-    """What is known of a column without reading its rows. None means: nobody knows."""
+    """What is known of a column without reading its rows. None means: nobody knows.
+
+    `minimum` and `maximum` are bounds: no value lies beyond them. `distinct` may be an estimate.
+    """
 
     nulls: int | None = None
     distinct: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,27 @@ class DuckDBTable(Table):
     def statistics(self, columns: Sequence[str] | None = None) -> TableStatistics:
         columns = self.column_names if columns is None else list(columns)
         self.require(columns)
+        known = self._kept_statistics(columns)
         counts = [exp.Count(this=exp.Star()).as_("rows")]
         for number, column in enumerate(columns):
-            counts.append(exp.Count(this=exp.column(column, quoted=True)).as_(f"known_{number}"))
+            if known[column].nulls is None:
+                counts.append(exp.Count(this=exp.column(column, quoted=True)).as_(f"known_{number}"))
         row = self.select(exp.select(*counts).from_("this")).to_pylist()[0]
-        known = {c: ColumnStatistics(nulls=row["rows"] - row[f"known_{i}"]) for i, c in enumerate(columns)}
+        for number, column in enumerate(columns):
+            if known[column].nulls is None:
+                known[column] = replace(known[column], nulls=row["rows"] - row[f"known_{number}"])
         size = self._bytes if self._bytes is not None else row["rows"] * 8 * len(self.schema)
         return TableStatistics(row["rows"], size, known)
+
+    def _kept_statistics(self, columns: Sequence[str]) -> dict[str, ColumnStatistics]:
+        """What DuckDB keeps of each column without a scan: bounds, whether there are NULLs, about how many distinct values."""
+        if not columns:
+            return {}
+        asked = [exp.Anonymous(this="stats", expressions=[exp.column(column, quoted=True)]) for column in columns]
+        with self._run(exp.select(*asked).from_("this").limit(1)) as relation:
+            rows = relation.fetchall()
+        found = rows[0] if rows else ({},) * len(columns)
+        return {column: _column_statistics(kept) for column, kept in zip(columns, found, strict=True)}
 
     def partitions(self, rows: int) -> list[Partition]:
         # one stream: DuckDB scans with all its threads and hands the rows out in their order
@@ -84,6 +99,13 @@ class DuckDBTable(Table):
             raise kind(f"Table {self.name!r}: {error}\nThe statement was: {statement}") from error
         finally:
             connection.close()
+
+
+def _column_statistics(kept: Any) -> ColumnStatistics:
+    if not isinstance(kept, dict):
+        return ColumnStatistics()
+    nulls = 0 if kept.get("has_null") is False else None
+    return ColumnStatistics(nulls, kept.get("approx_unique"), kept.get("min"), kept.get("max"))
 
 
 def parse_query(query: str) -> exp.Query:

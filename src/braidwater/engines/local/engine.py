@@ -71,16 +71,6 @@ class LocalEngine(Engine):
         emit(memory_used())
         return aggregate.final(state)
 
-    def materialise(self, source: BlockSource) -> BlockStore:
-        """The blocks of `source` as a store, made in a pass of its own where there is none yet."""
-        if source.store is None:
-            if source.cache == "none":
-                source.cache = "memory" if source.expected_bytes <= current_options().memory // 4 else "disk"
-            self.aggregate(source, _Nothing())
-        if source.store is None:
-            raise ValueError("a source without an encoder has no store")
-        return source.store
-
     def map_blocks(
         self, table: Table, function: Callable[[pa.RecordBatch], pa.RecordBatch], schema: pa.Schema, *, name: str
     ) -> Table:
@@ -100,7 +90,7 @@ class LocalEngine(Engine):
         from braidwater.engines.local.gang import run_gang  # needs torch
 
         if source is not None and source.store is None:
-            source.cache = "disk"  # the members are processes of their own
+            source.keep("disk")  # the members are processes of their own
             self.materialise(source)
         results: list[Result] = run_gang(member, workers, source=source, max_restarts=max_restarts)
         return results
@@ -181,21 +171,3 @@ def _announce(piece: Piece) -> None:
         emit(
             BlockDone(worker=piece.worker, rows=piece.rows, start=piece.start, seconds=piece.seconds, bytes=piece.bytes)
         )
-
-
-class _Nothing(Aggregate[None, None]):
-    """A pass that only makes the blocks."""
-
-    what = "write blocks"
-
-    def initialize(self) -> None:
-        return None
-
-    def transition(self, state: None, block: Any) -> None:
-        return None
-
-    def merge(self, state: None, other: None) -> None:
-        return None
-
-    def final(self, state: None) -> None:
-        return None
