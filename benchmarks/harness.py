@@ -118,9 +118,9 @@ class Benchmark:
             answer = run(warm if warm.is_dir() else data)
             if callable(answer):
                 answer()
-            cpu, wall = _cpu(), time.perf_counter()
+            cpu, wall = cpu_seconds(), time.perf_counter()
             found = run(data)
-            wall, cpu = time.perf_counter() - wall, _cpu() - cpu
+            wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
             peak = _peak()
             found = found() if callable(found) else found
         except ModuleNotFoundError as error:
@@ -200,7 +200,7 @@ def _last_words(done: subprocess.CompletedProcess[str]) -> str:
     return f"failed: {words[-1][:300] if words else f'exit status {done.returncode}'}"
 
 
-def _cpu() -> float:
+def cpu_seconds() -> float:
     """CPU seconds of this process, of its children that have ended, and of those that live (a JVM), all threads."""
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     ticks = 0

@@ -9,7 +9,9 @@ from sklearn.base import BaseEstimator
 
 from braidwater import estimators
 from braidwater.estimators import PCA, KMeans, LinearRegression, LogisticRegression
-from braidwater.testing.estimators import ESTIMATOR_CHECKS
+from braidwater.saving import load_model
+from braidwater.tables import write_table
+from braidwater.testing.estimators import ESTIMATOR_CHECKS, example_rows, fit
 
 ESTIMATORS = {
     "linear_regression": LinearRegression,
@@ -28,3 +30,14 @@ def test_law(name, check, tmp_path):
 def test_no_estimator_is_left_out():
     public = {c for _, c in inspect.getmembers(estimators, inspect.isclass) if issubclass(c, BaseEstimator)}
     assert {type(make()) for make in ESTIMATORS.values()} == public - {estimators.TableEstimator}
+
+
+def test_a_saved_model_says_what_it_was_trained_on_and_how(tmp_path):
+    rows = write_table(example_rows(), tmp_path / "rows.parquet")
+    model = fit(LogisticRegression(), rows)
+    model.save(tmp_path / "model", metrics={"accuracy": 0.75})
+    document = load_model(tmp_path / "model").document
+    assert document["metrics"] == {"accuracy": 0.75}
+    assert document["fitted"]["trained_on_"]["schema"]["colour"] == "string"
+    assert document["fitted"]["trained_on_"]["rows"] == 3000
+    assert document["plan"]["steps"]["measured"]["seconds"] > 0

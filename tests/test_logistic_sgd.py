@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss
 
 from braidwater.aggregates import AveragedSgd
 from braidwater.blocks.base import Block
-from braidwater.encoding import Numeric
+from braidwater.encoding import Categorical, Numeric
 from braidwater.encoding.design import NumberTerm, design_of
 from braidwater.engines import LocalEngine
 from braidwater.errors import ConvergenceWarning, LabelError, NumericalError, OptionError, UnsupportedError
@@ -108,14 +108,15 @@ def test_weights_and_penalties_are_those_of_the_other_solvers(kernel):
             log_loss(Y, m.predict_proba(rows), sample_weight=weight) + alpha / 2 * np.sum(m.coef_**2)
             for m in (model, expected)
         ]
-        assert -1e-9 < objective[0] - objective[1] < 8e-6
+        # weights from 0 to 2 leave 60 % as many rows that count
+        assert -1e-9 < objective[0] - objective[1] < 1.6e-5
 
 
 def test_rows_without_weight_teach_nothing():
     kept = WEIGHT > 0
     spoiled = np.where(kept, Y, 1 - Y)
     model = LogisticRegression(solver="sgd").fit(X, spoiled, WEIGHT)
-    assert excess(model, LogisticRegression().fit(X, Y, WEIGHT), weight=WEIGHT) < 8e-6
+    assert excess(model, LogisticRegression().fit(X, Y, WEIGHT), weight=WEIGHT) < 1.6e-5
 
 
 def test_without_an_intercept_there_is_none():
@@ -126,7 +127,8 @@ def test_without_an_intercept_there_is_none():
 
 
 def test_more_epochs_come_closer(optimum):
-    one, three = (LogisticRegression(solver="sgd", epochs=e).fit(X, Y) for e in (1, 3))
+    engine = LocalEngine(1)
+    one, three = (LogisticRegression(solver="sgd", epochs=e).fit(X, Y, engine=engine) for e in (1, 3))
     assert excess(three, optimum) < excess(one, optimum) / 2
     assert three.n_iter_ == 3
 
@@ -141,8 +143,7 @@ def test_tables_with_categories_standardised_columns_and_offsets(tmp_path):
         {n: X[:, j] for j, n in enumerate(NAMES)}
         | {"level": [f"l{v:02}" for v in levels], "rare": rare, "o": offset, "late": late}
     )
-    features = {n: Numeric(standardize=True) for n in NAMES} | {"level": None, "rare": None}
-    features = {name: encoder for name, encoder in features.items() if encoder is not None}
+    features = {n: Numeric(standardise=True) for n in NAMES} | {"level": Categorical(), "rare": Categorical()}
     for options in ({"features": None}, {"features": features}):
         expected = LogisticRegression(alpha=1e-4).fit(data, label="late", offset="o", **options)
         model = LogisticRegression(alpha=1e-4, solver="sgd").fit(data, label="late", offset="o", **options)
@@ -180,8 +181,8 @@ def test_there_are_no_standard_errors_and_the_summary_says_so():
 
 def test_sorted_rows_are_reported():
     order = np.argsort(Y, kind="stable")
-    with pytest.warns(ConvergenceWarning, match="seem to be sorted"):
-        LogisticRegression(solver="sgd").fit(X[order], Y[order], engine=LocalEngine(1))
+    with pytest.warns(ConvergenceWarning, match="rows are sorted"):
+        LogisticRegression(solver="sgd").fit(X[order], Y[order])
 
 
 def test_separated_rows_stay_finite():
@@ -208,7 +209,7 @@ def test_what_it_cannot_do_names_a_solver_that_can():
             LogisticRegression(solver="sgd", **options).fit(X, labels)
     with pytest.raises(UnsupportedError, match=r"512 columns; there are 600.*lbfgs"):
         LogisticRegression(solver="sgd").fit(np.zeros((10, 600)), np.arange(10) % 2)
-    with pytest.raises(UnsupportedError, match="fit_path.*lbfgs"):
+    with pytest.raises(UnsupportedError, match=r"fit_path.*lbfgs"):
         LogisticRegression(solver="sgd").fit_path(X, Y, alphas=[0.1, 1])
     with pytest.raises(OptionError, match="epochs=0"):
         LogisticRegression(solver="sgd", epochs=0).fit(X, Y)

@@ -31,12 +31,14 @@ class SgdState:
     """Where a worker is. `point` and `total` are weights ``(width + 1,)`` of the raw columns, the intercept last.
 
     `total` sums the points that were passed, weighted by the rows behind each; `loss` sums the losses of rows before they were
-    learnt from (those of the start: after), `batches` counts mini-batches. Rows wait in `sample` until there are enough for a start; `surface` is None until then.
+    learnt from (those of the start: after), `between` the squared label sums of `pieces` of 1024 rows over their weights, `batches` counts mini-batches. Rows wait in `sample` until there are enough for a start; `surface` is None until then.
     """
 
     rows: int
     weight: float
     positive: float
+    between: float
+    pieces: int
     loss: float
     batches: float
     point: Array
@@ -50,7 +52,8 @@ class SgdResult:
     """What a pass of averaged SGD learnt.
 
     `weights` ``(width + 1,)`` are the averaged weights of the raw columns, the intercept last. `rows` counts rows, `weight` sums
-    their weights, `positive` that of the second class. `loss` is the mean log-loss of the rows, each before it was learnt from.
+    their weights, `positive` that of the second class. `sorted` is the share of the label's variance that a row's place in the table
+    explains: 0 where rows come in no particular order. `loss` is the mean log-loss of the rows, each before it was learnt from.
     `state` is where the next pass goes on.
     """
 
@@ -58,6 +61,7 @@ class SgdResult:
     rows: int
     weight: float
     positive: float
+    sorted: float
     loss: float
     state: SgdState
 
@@ -104,12 +108,13 @@ class AveragedSgd(Aggregate[SgdState, SgdResult]):
     def initialize(self) -> SgdState:
         width = self.design.width
         fresh = SgdState(
-            0, 0.0, 0.0, 0.0, 0.0, np.zeros(width + 1), np.zeros(width + 1), Sample.empty(width), surface=None
+            0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, np.zeros(width + 1), np.zeros(width + 1), Sample.empty(width), surface=None
         )
         if self.after is None:
             return fresh
         before = self.after.state
-        return replace(fresh, point=self.after.weights.copy(), batches=before.batches, surface=before.surface)
+        # from the last weights, not their average: what a pass adds to the average beyond the optimum is how far it ends from where it began
+        return replace(fresh, point=before.point.copy(), batches=before.batches, surface=before.surface)
 
     def transition(self, state: SgdState, block: Block) -> SgdState:
         begin = 0
@@ -142,6 +147,8 @@ class AveragedSgd(Aggregate[SgdState, SgdResult]):
         state.rows += other.rows
         state.weight = weight
         state.positive += other.positive
+        state.between += other.between
+        state.pieces += other.pieces
         state.loss += other.loss
         state.batches = max(state.batches, other.batches)
         return state
@@ -155,7 +162,7 @@ class AveragedSgd(Aggregate[SgdState, SgdResult]):
                 "The weights are not finite: a feature or a row weight is so large that sums overflow. Standardise or cap it."
             )
         mean = state.loss / state.weight if state.weight else float("nan")
-        return SgdResult(weights, state.rows, state.weight, state.positive, mean, state)
+        return SgdResult(weights, state.rows, state.weight, state.positive, _order(state), mean, state)
 
     def _started(self, state: SgdState) -> SgdState:
         """A copy of a state whose rows were waiting, with those rows learnt."""
@@ -173,7 +180,7 @@ class AveragedSgd(Aggregate[SgdState, SgdResult]):
         state.point, loss, state.surface = start_from(sample, self.prior)
         state.rows += sample.rows
         state.weight += weight
-        state.positive += float(sample.weights @ sample.labels)
+        _count(state, sample.labels, sample.weights)
         state.loss += weight * loss
         state.total = state.total + weight * state.point
         state.batches += sample.rows / BATCH
@@ -183,11 +190,9 @@ class AveragedSgd(Aggregate[SgdState, SgdResult]):
         if surface is None:
             return
         term = self.design.terms[0] if len(self.design.terms) == 1 else None
-        labels, stored = self.design.labels(block), self.design.weights(block)
-        rows = slice(begin, block.rows)
-        taught = labels[rows] > 0
+        stored = self.design.weights(block)
         state.rows += block.rows - begin
-        state.positive += float(np.count_nonzero(taught) if stored is None else stored[rows] @ taught)
+        _count(state, self.design.labels(block)[begin:] > 0, None if stored is None else stored[begin:])
         matrix = block.matrix(term.columns) if isinstance(term, NumberTerm) else None
         fused = matrix is not None and matrix.dtype in (np.float32, np.float64) and self.design.offset is None
         run = _compiled if self.kernel == "fused" and fused else _plain
@@ -197,6 +202,29 @@ class AveragedSgd(Aggregate[SgdState, SgdResult]):
         """The linear predictors of `raw` weights; knows which columns are too far from zero for float32."""
         design = self.design.standardised(surface.center, surface.scale)
         return LinearMap(design, (raw[:-1] * surface.scale)[:, None], raw[-1:], self.precision)
+
+
+def _count(state: SgdState, labels: Array, weights: Array | None) -> None:
+    """Take note of the labels of rows in the second class, piece by piece."""
+    edges = np.arange(0, len(labels), BATCH)
+    positive = np.add.reduceat(labels if weights is None else labels * weights, edges, dtype=np.float64)
+    if weights is None:
+        heavy = np.minimum(len(labels) - edges, BATCH).astype(np.float64)
+    else:
+        heavy = np.add.reduceat(weights, edges, dtype=np.float64)
+    kept = heavy > 0
+    state.positive += float(positive.sum())
+    state.between += float(np.sum(positive[kept] ** 2 / heavy[kept]))
+    state.pieces += int(np.count_nonzero(kept))
+
+
+def _order(state: SgdState) -> float:
+    """The share of the label's variance between pieces, less what chance makes of it."""
+    if not 0 < state.positive < state.weight:
+        return 0.0
+    mean = state.positive / state.weight
+    explained = (state.between / state.weight - mean**2) / (mean * (1 - mean))
+    return max(float(explained - state.pieces / max(state.rows, 1)), 0.0)
 
 
 def _compiled(sgd: AveragedSgd, state: SgdState, surface: Surface, block: Block, begin: int) -> None:
@@ -258,9 +286,10 @@ def _plain(sgd: AveragedSgd, state: SgdState, surface: Surface, block: Block, be
         slope = surface.slope(gradient[:, 0], float(z.sum(dtype=np.float64))) / weight
         slope[:-1] += penalty * weights[:-1]
         step = inverse @ slope
-        # as in the compiled form: no step moves the predictors by more than one standard deviation
+        # as in the compiled form: no step moves the predictors by more than one standard deviation, none fails in silence
+        squared = float(step @ slope)
         rate *= min(weight / size, 1.0)
-        weights -= min(rate, 1.0 / max(float(np.sqrt(max(step @ slope, 0.0))), 1e-300)) * step
+        weights -= (min(rate, max(squared, 1e-300) ** -0.5) if squared < np.inf else np.nan) * step
         state.point = surface.raw(weights)
         state.total += weight * state.point
         state.weight += weight

@@ -125,11 +125,11 @@ class Surface:
     def raw(self, weights: Array) -> Array:
         """Weights for the raw columns, from those for the standardised ones."""
         slopes = weights[:-1] / self.scale
-        return np.append(slopes, weights[-1] - slopes @ self.center)
+        return np.asarray(np.append(slopes, weights[-1] - slopes @ self.center))
 
     def slope(self, gradient: Array, residual: float) -> Array:
         """The derivative by standardised weights, from sums over the raw columns."""
-        return np.append((gradient - self.center * residual) / self.scale, residual)
+        return np.asarray(np.append((gradient - self.center * residual) / self.scale, residual))
 
 
 def start_from(sample: Sample, prior: Prior) -> tuple[Array, float, Surface]:
@@ -148,8 +148,9 @@ def start_from(sample: Sample, prior: Prior) -> tuple[Array, float, Surface]:
     flat = Surface(center, scale, np.zeros((width, width)), 0.0, 1.0, unit)
     columns = flat.columns(sample)
     penalty = np.append(flat.penalty(prior), 0.0)
-    weights = _newton(columns[: width if prior.fit_intercept else -1], sample, penalty)
-    weights = np.append(weights, np.zeros(width - len(weights)))
+    fitted = width if prior.fit_intercept else width - 1
+    weights = np.zeros(width)
+    weights[:fitted] = _newton(columns[:fitted], sample, penalty[:fitted])
     raw = flat.raw(weights)
     surface = flat.and_then(sample, raw)
     p = sample.probabilities(raw)
@@ -161,7 +162,6 @@ def start_from(sample: Sample, prior: Prior) -> tuple[Array, float, Surface]:
 
 
 def _newton(columns: Array, sample: Sample, penalty: Array) -> Array:
-    penalty = penalty[: len(columns)]
     weights = np.zeros(len(columns))
     value, residual, curvature = _look(columns, sample, penalty, weights)
     for _ in range(NEWTON_STEPS):

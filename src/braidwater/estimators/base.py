@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
@@ -67,9 +67,15 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         """This estimator's training on `table`, as the planner sees it."""
         raise NotImplementedError
 
-    def save(self, path: str | Path) -> Path:
-        """Write the fitted model into the folder `path` (safetensors and JSON); `load` reads it back."""
+    def save(self, path: str | Path, *, metrics: Mapping[str, Any] | None = None) -> Path:
+        """Write the fitted model into the folder `path` (safetensors and JSON); `load` reads it back.
+
+        What it was trained on (table, schema, rows), its plan with the measured figures, and `metrics` if you give some are
+        written down with it.
+        """
         document, arrays = self.to_saved()
+        document["plan"] = None if self.plan_ is None else self.plan_.to_json()
+        document["metrics"] = dict(metrics or {})
         return save_model(path, self.kind, document, arrays)
 
     @classmethod
@@ -169,6 +175,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         _refuse_empty(rows)
         fitted = encoding.fit(rows)
         self.encoding_ = fitted
+        schema = {field.name: str(field.type) for field in rows.schema}
+        self.trained_on_ = {"table": rows.name, "rows": rows.statistics([]).rows, "schema": schema}
         self.n_features_in_ = len(fitted.features)
         self.feature_names_ = np.array(fitted.design.names, dtype=object)
         if hasattr(self, "feature_names_in_"):
@@ -200,6 +208,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         if offset is not None:
             offset = _check_sample_weight(offset, features, dtype=np.float64)
         self.encoding_ = None
+        self.trained_on_ = {"table": None, "rows": len(features), "schema": None}
         names = getattr(self, "feature_names_in_", None)
         self.feature_names_ = np.array(
             [f"x{j}" for j in range(features.shape[1])] if names is None else names, dtype=object

@@ -352,7 +352,8 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             self.standardize,
             precision,
         )
-        return list(self._run(training, path, passes=9, models=len(alphas)))
+        solutions: list[Solution] = self._run(training, path, passes=9, models=len(alphas))
+        return list(solutions)
 
     def _take(self, training: Training, solution: Solution | SgdSolution) -> None:
         """The fitted attributes, from a solution; and the warnings that it deserves."""

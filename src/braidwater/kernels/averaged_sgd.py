@@ -44,8 +44,8 @@ def take_step(
 ) -> None:  # fmt: skip
     """One step: `weights` (of standardised columns, intercept last) and `raw` (the same for the raw columns) are changed.
 
-    `gradient` ``(width,)`` and `residual` are sums over the raw columns of a mini-batch whose rows weigh `weight`; `size` is what a
-    whole mini-batch weighs, `inverse` the inverse of the curvature, `penalty` the derivative of the penalty by each weight's square.
+    `gradient` ``(width,)`` and `residual` are sums over the raw columns of a mini-batch whose rows weigh `weight`; `size` is what
+    a whole mini-batch weighs, `inverse` the inverse of the curvature, `penalty` times half the squared weights the penalty.
     """
     width = len(center)
     slope = np.empty(width + 1)
@@ -56,6 +56,8 @@ def take_step(
     squared = 0.0
     for j in range(width + 1):
         squared += step[j] * slope[j]
+    if not squared < np.inf:
+        weights[:] = np.nan  # a step that was not taken must show
     rate *= min(weight / size, 1.0)
     # a step that moves the predictors by more than one standard deviation is one off a curvature that does not hold
     # here
@@ -78,9 +80,9 @@ def averaged_sgd_pass(
     """Steps through the rows of X ``(columns, rows)`` from row `begin` on; returns weight, loss and mini-batches gone by.
 
     y ``(rows,)`` uint8; q ``(rows,)`` row weights, or nothing where every row counts once. The step after `done` mini-batches is
-    ``min(first_rate, done ** -power)``. `weights`, `raw` and `total`, the sum of `raw` over the rows, are changed. `labels`, `ones`, z
-    and r are scratch of `batch` numbers of the type of the arithmetic, `ones` holding 1. The loss of a mini-batch is that before
-    its step.
+    ``min(first_rate, done ** -power)``. `weights`, `raw` and `total`, the sum of `raw` over the rows, are changed. `labels`,
+    `ones`, z and r are scratch of `batch` numbers of the type of the arithmetic, `ones` holding 1. The loss of a mini-batch is
+    that before its step.
     """
     n = X.shape[1]
     width = X.shape[0]
