@@ -29,7 +29,7 @@ def excess(data: Path, model: Any) -> Callable[[], Found]:
 def braidwater(data: Path) -> Any:
     from braidwater import LogisticRegression
 
-    model = LogisticRegression(solver="sgd", max_iter=2)
+    model = LogisticRegression(solver="sgd")
     return excess(data, model.fit(data / "rows.parquet", features=FEATURES, label="y"))
 
 

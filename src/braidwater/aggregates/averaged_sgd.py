@@ -21,8 +21,8 @@ from braidwater.kernels.logistic_loss import logistic_loss
 BATCH = 1024
 START_ROWS = 8192  # learnt from exactly, by Newton's method, before the first step
 FRESH_ROWS = 1024  # of every block, from which the curvature is brought up to date
-# Moulines and Bach (2011): any power between 1/2 and 1 will do. Measured on plain, steep, correlated and rare labels, 2M rows
-# of 30 columns: 2/3 leaves at most 1e-6 of excess loss everywhere, 1/2 six times that on rare labels, 3/4 three times on others
+# Moulines and Bach (2011): any power between 1/2 and 1 will do. On plain, steep, correlated and rare labels (2M rows of 30
+# columns) 2/3 leaves at most 1e-6 of excess loss, 1/2 up to six times and 3/4 twice as much
 POWER = 2 / 3
 
 
@@ -30,8 +30,10 @@ POWER = 2 / 3
 class SgdState:
     """Where a worker is. `point` and `total` are weights ``(width + 1,)`` of the raw columns, the intercept last.
 
-    `total` sums the points that were passed, weighted by the rows behind each; `loss` sums the losses of rows before they were
-    learnt from (those of the start: after), `between` the squared label sums of `pieces` of 1024 rows over their weights, `batches` counts mini-batches. Rows wait in `sample` until there are enough for a start; `surface` is None until then.
+    `total` sums the points that were passed, weighted by the rows behind each. `loss` sums the losses of rows before they
+    were learnt from (those of the start: after), `positive` the weights of the second class, `between` the squares of that
+    over `pieces` of 1024 rows, each divided by its weight. `batches` counts mini-batches. Rows wait in `sample` until there
+    are enough for a start; `surface` is None until then.
     """
 
     rows: int
@@ -51,10 +53,10 @@ class SgdState:
 class SgdResult:
     """What a pass of averaged SGD learnt.
 
-    `weights` ``(width + 1,)`` are the averaged weights of the raw columns, the intercept last. `rows` counts rows, `weight` sums
-    their weights, `positive` that of the second class. `sorted` is the share of the label's variance that a row's place in the table
-    explains: 0 where rows come in no particular order. `loss` is the mean log-loss of the rows, each before it was learnt from.
-    `state` is where the next pass goes on.
+    `weights` ``(width + 1,)`` are the averaged weights of the raw columns, the intercept last. `rows` counts rows, `weight`
+    sums their weights, `positive` that of the second class. `sorted` is the share of the label's variance that the place of a
+    row explains: 0 where rows come in no particular order. `loss` is the mean log-loss of the rows, each before it was learnt
+    from. `state` is where the next pass goes on.
     """
 
     weights: Array
@@ -69,19 +71,20 @@ class SgdResult:
 class AveragedSgd(Aggregate[SgdState, SgdResult]):
     """Stochastic Newton steps over mini-batches of 1024 rows in their order, and the average of where they lead.
 
-    The first 8192 rows of a worker are fitted by Newton's method. Every later mini-batch of mean gradient g moves the weights by
-    ``-t^(-2/3) H^-1 g``, where t counts mini-batches and H is the mean curvature at the weights of the time, over those first rows
-    and 1024 of every later block. As H measures the columns, the step needs no tuning and does not depend on their units nor on how
-    they go together (Bercu, Godichon and Portier 2020; Boyer and Godichon-Baggioni 2023, in mini-batches). The result is the
-    mean of the weights over all rows (Polyak and Juditsky 1992), which to first order is the optimum itself. On heavy-tailed columns
-    the step is at most ``b / (R + b - 1)`` for mini-batches of b rows (Jain et al. 2018), R being the fourth moment over the second.
+    The first 8192 rows of a worker are fitted by Newton's method. Every later mini-batch of mean gradient g moves the weights
+    by ``-t^(-2/3) H^-1 g``, where t counts mini-batches and H is the mean curvature at the weights of the time, over those
+    first rows and 1024 of every later block. As H measures the columns, the step needs no tuning, and depends neither on
+    their units nor on how they go together (Bercu, Godichon and Portier 2020; Boyer and Godichon-Baggioni 2023; here in
+    mini-batches). The result is the mean of the weights over all rows (Polyak and Juditsky 1992), which to first order is the
+    optimum itself. On heavy-tailed columns the step is at most ``b / (R + b - 1)`` for mini-batches of b rows (Jain et al.
+    2018), R being the fourth moment over the second.
 
     Not exact: workers average what each learnt from its own rows, weighted by them. Rows should come in no particular order.
 
     Without an intercept the linear predictor is 0 where the columns are at the centre of `design` (at 0 if it has none).
-    `penalty` ``(width,)`` times half the squared coefficients of the raw columns is added to the mean loss. `after` is the result
-    of the pass before, `precision` as in `LinearMap`. Cost: 7-9 ns a row at 30 float32 columns compiled (``kernel="fused"``,
-    features of one type), 30 in numpy; memory for the width squared.
+    `penalty` ``(width,)`` times half the squared coefficients of the raw columns is added to the mean loss. `after` is the
+    result of the pass before, `precision` as in `LinearMap`. Cost at 30 float32 columns: 15-20 ns a row compiled
+    (``kernel="fused"``, features of one floating type), three times that in numpy; memory for the width squared.
     """
 
     exact = False
@@ -113,7 +116,8 @@ class AveragedSgd(Aggregate[SgdState, SgdResult]):
         if self.after is None:
             return fresh
         before = self.after.state
-        # from the last weights, not their average: what a pass adds to the average beyond the optimum is how far it ends from where it began
+        # from the last weights, not from their average: what keeps the average of a pass from the optimum is, to first
+        # order, how far the pass ends from where it began
         return replace(fresh, point=before.point.copy(), batches=before.batches, surface=before.surface)
 
     def transition(self, state: SgdState, block: Block) -> SgdState:

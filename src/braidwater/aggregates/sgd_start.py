@@ -10,8 +10,8 @@ from braidwater.blocks.base import Array, Block
 from braidwater.encoding.design import Design
 
 NEWTON_STEPS = 10
-# Added to the curvature of every standardised column, as a share of that of a balanced class: a level of a category that no row of
-# the sample has would otherwise move without bounds when it turns up (one row in a mini-batch of 1024 is this much curvature)
+# Added to the curvature of every standardised column: a level of a category that no row of the sample has would otherwise
+# move without bounds when it turns up (one row in a mini-batch of 1024 has this much curvature)
 FLOOR = 0.25 / 1024
 
 
@@ -73,9 +73,9 @@ class Sample:
 class Surface:
     """The loss around the weights as the rows so far show it; never changed, only replaced.
 
-    `center` and `scale` ``(width,)`` standardise the raw columns, `curvature` ``(width + 1, width + 1)`` sums the second derivatives
-    of the loss by standardised weights over rows that weigh `weight`. `spread` is the fourth moment of the rows over the second, in
-    these coordinates; `unit` the mean weight of a row.
+    `center` and `scale` ``(width,)`` standardise the raw columns. `curvature` ``(width + 1, width + 1)`` sums the second
+    derivatives of the loss by standardised weights over rows that weigh `weight`. `spread` is the fourth moment of the rows
+    over the second, in units of the curvature; `unit` the mean weight of a row.
     """
 
     center: Array
@@ -162,7 +162,7 @@ def start_from(sample: Sample, prior: Prior) -> tuple[Array, float, Surface]:
 
 
 def _newton(columns: Array, sample: Sample, penalty: Array) -> Array:
-    weights = np.zeros(len(columns))
+    weights: Array = np.zeros(len(columns))
     value, residual, curvature = _look(columns, sample, penalty, weights)
     for _ in range(NEWTON_STEPS):
         slope = columns @ residual + penalty * weights
@@ -177,10 +177,10 @@ def _newton(columns: Array, sample: Sample, penalty: Array) -> Array:
                 break
             share /= 2
         else:
-            return weights
+            break
         weights = weights - share * step
         if before - value <= 1e-12 * value:
-            return weights
+            break
     return weights
 
 

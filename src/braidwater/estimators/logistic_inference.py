@@ -19,7 +19,7 @@ from braidwater.kernels.choice import KernelName
 # Steps of Newton's method towards an optimum that exists shrink quadratically: after so many they are rounding. Towards
 # one at infinity each is as long as the last (the curvature there falls as fast as the slope).
 EXTRA_STEPS = 5
-STILL = 1e-3  # of a coefficient: a step this small is the last one
+STILL = 1e-5  # of a coefficient: after a step this small the Hessian before it is that of the optimum, to five digits
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,8 @@ class LogisticSgd(Iteration[SgdSolution]):
     def _warn(self, found: SgdResult) -> None:
         if found.sorted > SORTED_UP_TO:
             warnings.warn(
-                f"The rows are sorted: their order explains {found.sorted:.0%} of the label's variance, and averaged SGD takes them "
-                "in that order. Shuffle them, or use solver='lbfgs'.",
+                f"The rows are sorted: their order explains {found.sorted:.0%} of the label's variance, and averaged "
+                "SGD takes them in that order. Shuffle them, or use solver='lbfgs'.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
