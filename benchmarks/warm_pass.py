@@ -176,20 +176,24 @@ def direct_rate(path: Path, threads: int) -> float:
     forget(path)
     file = os.open(path, os.O_RDONLY | os.O_DIRECT)
     size = os.fstat(file).st_size
+    buffers = [touched_pages() for _ in range(threads)]
 
-    def read(first: int) -> None:
-        # pages of memory, as O_DIRECT wants; private ones, as only those can be large
-        buffer = mmap.mmap(-1, 2 * PIECE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        buffer.madvise(mmap.MADV_HUGEPAGE)
-        buffer[:] = bytes(2 * PIECE)
-        large = memoryview(buffer)[:PIECE]
-        for begin in range(first * PIECE, size, threads * PIECE):
-            os.preadv(file, [large], begin)
+    def read(thread: int) -> None:
+        for begin in range(thread * PIECE, size, threads * PIECE):
+            os.preadv(file, [buffers[thread]], begin)
 
     with ThreadPoolExecutor(threads) as pool:
         _, wall, _ = timed(lambda: list(pool.map(read, range(threads))))
     os.close(file)
     return size / wall
+
+
+def touched_pages() -> memoryview:
+    """A buffer of `PIECE` bytes on page bounds, as O_DIRECT wants, in large pages, into which it reads twice as quickly."""
+    pages = mmap.mmap(-1, 2 * PIECE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared ones cannot be large
+    pages.madvise(mmap.MADV_HUGEPAGE)
+    pages[:] = bytes(2 * PIECE)
+    return memoryview(pages)[:PIECE]
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,16 @@ def test_options_come_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("BRAIDWATER_CACHE", str(tmp_path))
     found = Options()
     assert (found.memory, found.workers, found.cache_directory) == (256_000_000, 3, tmp_path)
+
+
+def test_the_support_table_is_that_of_the_declarations():
+    from braidwater.testing.support import support_table
+
+    assert (ROOT / "docs" / "support.md").read_text() == support_table()
+
+
+def test_the_example_of_a_job_file_is_one(tmp_path):
+    from braidwater.cli.job import Job
+
+    text = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "jobs.md").read_text(), re.DOTALL)[1]
+    assert set(tomllib.loads(text)) <= {field.name for field in dataclasses.fields(Job)}
