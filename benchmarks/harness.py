@@ -160,7 +160,7 @@ class Benchmark:
 
     def _figures(self, name: str, runs: list[dict[str, Any]]) -> Figures:
         def median(key: str) -> float:
-            return statistics.median(run[key] for run in runs)
+            return float(statistics.median(run[key] for run in runs))
 
         peak = max(int(run["peak"]) for run in runs)
         values = {key: statistics.median(run["values"][key] for run in runs) for key in runs[0]["values"]}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from data import FEATURES, load, normal_features
 from exact import least_squares
 from harness import Benchmark

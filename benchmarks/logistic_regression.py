@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from data import FEATURES, load, normal_features
 from exact import excess_loss
 from harness import Benchmark

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from data import FEATURES, load, normal_features
 from harness import Benchmark, Found, cpu_seconds
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from data import FEATURES, normal_features
 from exact import excess_loss
 from harness import Benchmark, Found
@@ -44,15 +45,20 @@ def partial_fit(data: Path, **settings: Any) -> Any:
     return excess(data, model)
 
 
-@bench.contender("SGDClassifier.partial_fit, averaged")
+@bench.contender("SGDClassifier.partial_fit, average=True")
 def averaged(data: Path) -> Any:
-    # of the rates and penalties tried on these rows, those that ended lowest
-    return partial_fit(data, average=True, alpha=1e-6, learning_rate="invscaling", eta0=0.1, power_t=0.5)
+    return partial_fit(data, average=True)
 
 
 @bench.contender("SGDClassifier.partial_fit, as it comes")
 def plain(data: Path) -> Any:
     return partial_fit(data)
+
+
+@bench.contender("SGDClassifier.partial_fit, average=True, tuned")
+def tuned(data: Path) -> Any:
+    # the better of nine settings tried on two million of these rows, each of which is a pass that is not counted here
+    return partial_fit(data, average=True, alpha=1e-6, learning_rate="invscaling", eta0=0.1, power_t=0.5)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from data import FEATURES, normal_features
 from harness import Benchmark, Found
 

@@ -73,9 +73,7 @@ def ours(data: Path, turn: Turn) -> float:
             turn.stepped()
 
     loss = LOSSES["cross_entropy"].function
-    training = Training(
-        net(HIDDEN), loss, OptimizerPlan(), RowForm(design()), epochs=EPOCHS, batch_size=BATCH
-    )
+    training = Training(net(HIDDEN), loss, OptimizerPlan(), RowForm(design()), epochs=EPOCHS, batch_size=BATCH)
     return float(run_epochs(training, Data(memory_store(data)), InTurns()).history[-1]["loss"])
 
 

@@ -51,7 +51,7 @@ class RowForm:
         return next(column.row_bytes for column in store.schema.columns if column.name == self.image)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Rows:
     """Picked rows: features row-major, labels and weights as they are stored (None where there are none)."""
 
@@ -150,9 +150,9 @@ class Window:
         """The rows at `index` (numbers within the window), in that order, in memory of their own."""
         if self.features is not None:
             return Rows(
-                np.take(self.features, index, axis=0),
-                None if self.labels is None else np.take(self.labels, index, axis=0),
-                None if self.weights is None else np.take(self.weights, index, axis=0),
+                self.features.take(index, 0),
+                None if self.labels is None else self.labels.take(index, 0),
+                None if self.weights is None else self.weights.take(index, 0),
             )
         return self._pick_from_blocks(index)
 

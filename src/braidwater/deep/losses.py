@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -28,11 +27,24 @@ class Loss:
     target: Target
 
 
+@dataclass(frozen=True)
+class RowLoss:
+    """A loss of `torch.nn.functional`: one number a row, or their mean by a kernel of its own."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, output: Any, target: Any) -> Any:
+        return self.function(output, target, reduction="none")
+
+    def mean(self, output: Any, target: Any) -> Any:
+        return self.function(output, target)
+
+
 LOSSES: dict[str, Loss] = {
-    "cross_entropy": Loss(partial(functional.cross_entropy, reduction="none"), "class"),
-    "mse": Loss(partial(functional.mse_loss, reduction="none"), "number"),
-    "l1": Loss(partial(functional.l1_loss, reduction="none"), "number"),
-    "huber": Loss(partial(functional.huber_loss, reduction="none"), "number"),
+    "cross_entropy": Loss(RowLoss(functional.cross_entropy), "class"),
+    "mse": Loss(RowLoss(functional.mse_loss), "number"),
+    "l1": Loss(RowLoss(functional.l1_loss), "number"),
+    "huber": Loss(RowLoss(functional.huber_loss), "number"),
 }
 
 _CLASS_LOSSES = (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss, torch.nn.MultiMarginLoss)

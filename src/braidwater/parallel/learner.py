@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -36,6 +36,7 @@ class Learner:
         self._called = replica.wrap(self.module)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._mean: Callable[[Any, Any], Any] | None = getattr(training.loss, "mean", None)
 
     def step(self, batch: MiniBatch, number: int, epoch: int) -> tuple[float, float]:
         """One optimiser step, `number` counting from 0 over all epochs: the sum of the rows' losses, and of their weights."""
@@ -45,16 +46,10 @@ class Learner:
         divisor = replica.divisor(weight, batch, weights is not None)
         self.set_rates(number)
         self.optimizer.zero_grad()
-        total = 0.0
-        pieces = min(training.accumulate, len(features))
-        for piece, (inputs, targets, own) in enumerate(_pieces(features, target, weights, pieces)):
-            with replica.backward(last=piece == pieces - 1):
-                losses = self._losses(self._forward(self._called, inputs), targets, weights is not None)
-                # the gradient of the weighted mean, without nodes for its product, sum and division
-                torch.autograd.backward(
-                    losses, _counts(losses, len(targets), own, 1 / divisor if divisor else 0.0, batch.rows == 0)
-                )
-            total += _sum(losses.detach(), len(targets), own, batch.rows == 0)
+        if training.accumulate == 1 and weights is None and divisor == batch.rows and self._mean is not None:
+            total = self._from_mean(self._mean, features, target)
+        else:
+            total = self._from_rows(features, target, weights, divisor, batch)
         if not math.isfinite(total):
             raise self._not_finite(total, batch, epoch)
         if training.clip_norm is not None:
@@ -63,6 +58,35 @@ class Learner:
             self.optimizer.step()
         replica.stepped(self, weight)
         return total, weight
+
+    def _from_mean(self, mean: Callable[[Any, Any], Any], features: torch.Tensor, target: torch.Tensor) -> float:
+        """Gradients where every row counts the same: a kernel that gives the mean saves 20 us of what follows below."""
+        with self.replica.backward(last=True):
+            loss = self._losses(mean, self._forward(self._called, features), target, False)
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item() * len(target)
+
+    def _from_rows(
+        self,
+        features: torch.Tensor,
+        target: torch.Tensor,
+        weights: torch.Tensor | None,
+        divisor: float,
+        batch: MiniBatch,
+    ) -> float:
+        """Gradients of the weighted sum of the rows' losses over `divisor`, in pieces; that sum."""
+        total = 0.0
+        pieces = min(self.training.accumulate, len(features))
+        for piece, (inputs, targets, own) in enumerate(_pieces(features, target, weights, pieces)):
+            with self.replica.backward(last=piece == pieces - 1):
+                output = self._forward(self._called, inputs)
+                losses = self._losses(self.training.loss, output, targets, weights is not None)
+                # the gradient of the weighted mean, without nodes for its product, sum and division
+                torch.autograd.backward(
+                    losses, _counts(losses, len(targets), own, 1 / divisor if divisor else 0.0, batch.rows == 0)
+                )
+            total += _sum(losses.detach(), len(targets), own, batch.rows == 0)
+        return total
 
     def evaluate(self, batches: Iterable[MiniBatch]) -> dict[str, float]:
         """The mean loss over `batches` and the training's metrics, over all workers. Leaves the module as it was."""
@@ -76,7 +100,12 @@ class Learner:
                         continue
                     features, target, weights = self.tensors(batch)
                     output = self._forward(self.module, features)
-                    total += _sum(self._losses(output, target, weights is not None), batch.rows, weights, False)
+                    total += _sum(
+                        self._losses(self.training.loss, output, target, weights is not None),
+                        batch.rows,
+                        weights,
+                        False,
+                    )
                     weight += float(batch.rows) if weights is None else float(weights.sum())
                     for metric in metrics.values():
                         metric.update(output, target)
@@ -109,10 +138,12 @@ class Learner:
             output = output[:, 0]  # (rows, 1) and (rows,) would broadcast to (rows, rows) in the loss
         return output
 
-    def _losses(self, output: torch.Tensor, target: torch.Tensor, weighted: bool) -> torch.Tensor:
+    def _losses(
+        self, loss: Callable[[Any, Any], Any], output: torch.Tensor, target: torch.Tensor, weighted: bool
+    ) -> torch.Tensor:
         """The loss of each row, or their mean where the loss gives no more."""
         try:
-            losses: torch.Tensor = self.training.loss(output, target)
+            losses: torch.Tensor = loss(output, target)
         except IndexError as error:
             if self.training.target == "class" and output.ndim == 2 and int(target.max()) >= output.shape[1]:
                 raise LabelError(

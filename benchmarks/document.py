@@ -1,0 +1,115 @@
+"""Write docs/benchmarks.md and its picture from the figures in benchmarks/results.
+
+python benchmarks/document.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from goals import GOALS, Figures, Goal
+from harness import RESULTS
+from ratios_chart import ratios_chart
+
+DOCS = RESULTS.parent.parent / "docs"
+Document = dict[str, Any]
+ORDER = ("logistic_regression", "path_of_penalties", "linear_regression", "k_means", "pca", "sgd", "warm_pass", "memory",
+         "trainer", "all_reduce", "mini_batches", "startup")  # fmt: skip
+
+HEAD = """# How fast
+
+<!-- written by benchmarks/document.py from benchmarks/results/*.json; change those -->
+
+Peers side by side in one run: every contender is a process of its own, they take turns, and what is compared is a ratio.
+A figure is the median of the rounds. CPU seconds are those of all threads and children. The first call of each contender, on
+fewer rows, is not counted: imports, compiled kernels and a JVM are ready when the clock starts. Reading Parquet is counted on
+both sides wherever the title says so. `python benchmarks/run.py` makes all of it anew (about half an hour), `--quick` a small
+form of it.
+
+![how many times as long the peers take](benchmarks/ratios.svg)
+"""
+
+NOTES = {
+    "sgd": "`SGDClassifier` learns at a rate that has to be found: with the best of nine settings its excess loss is in the last "
+    "line. Ours has no rate to set.",
+    "warm_pass": "The share is of a plain sum over memory by as many threads, made in turns with the passes in the same process. "
+    "It goes down where the machine's memory is quick: a pass is then limited by arithmetic.",
+    "path_of_penalties": "The disk is the limit when the cache does not fit into free memory: here the cache is read with "
+    "O_DIRECT as if there were none, and was written before. One fit is that of the smallest penalty.",
+    "memory": "Of the whole process, interpreter, numpy, DuckDB, pyarrow and numba among it.",
+    "logistic_regression": "dask-ml holds the rows in memory, which is its quickest way. The same loss is reached by all.",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    given = parser.parse_args()
+    documents = {file.stem: json.loads(file.read_text()) for file in sorted(given.results.glob("*.json"))}
+    measured = [(goal, number) for goal in GOALS if (number := measure(goal, documents)) is not None]
+    names = [*(name for name in ORDER if name in documents), *(name for name in documents if name not in ORDER)]
+    parts = [HEAD, goals_table(measured), *(section(name, documents[name]) for name in names)]
+    given.docs.mkdir(parents=True, exist_ok=True)
+    (given.docs / "benchmarks").mkdir(exist_ok=True)
+    (given.docs / "benchmarks.md").write_text("\n".join(parts))
+    (given.docs / "benchmarks" / "ratios.svg").write_text(ratios_chart(measured))
+
+
+def measure(goal: Goal, documents: dict[str, Document]) -> float | None:
+    """The goal's number, None where its benchmark was not run or one of the contenders was left out."""
+    if goal.benchmark not in documents:
+        return None
+    figures: Figures = {one["name"]: one for one in documents[goal.benchmark]["figures"]}
+    try:
+        return goal.measure(figures)
+    except KeyError:
+        return None
+
+
+def goals_table(measured: list[tuple[Goal, float]]) -> str:
+    lines = ["## Goals", "", "| | wanted | measured | |", "| --- | ---: | ---: | --- |"]
+    for goal, number in measured:
+        wanted = f"{'at least' if goal.at_least else 'at most'} {goal.shown(goal.wanted)}"
+        verdict = "reached" if goal.reached(number) else "**not reached**"
+        lines.append(f"| {goal.text} | {wanted} | {goal.shown(number)} | {verdict} |")
+    missing = [goal.text for goal in GOALS if goal not in [one for one, _ in measured]]
+    if missing:
+        lines += ["", f"Not measured: {'; '.join(missing)}."]
+    return "\n".join([*lines, ""])
+
+
+def section(name: str, document: Document) -> str:
+    """A benchmark's table, what it ran on, and the command."""
+    ours = next((one for one in document["figures"] if one["ours"]), document["figures"][0])
+    rows = f", {document['rows']:,} rows" if document["rows"] else ""
+    lines = [f"## {document['title']}{rows}", "", "| | wall s | × | CPU s | × | peak MB | found |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
+    for one in document["figures"]:
+        title = f"**{one['name']}**" if one["ours"] else one["name"]
+        wall, cpu = one["wall"] / ours["wall"], one["cpu"] / max(ours["cpu"], 1e-9)
+        lines.append(
+            f"| {title} | {one['wall']:.3f} | {wall:.2f} | {one['cpu']:.3f} | {cpu:.2f} | {one['peak'] / 1e6:.0f} | "
+            f"{one['found']} |"
+        )
+    lines += ["", *(f"Left out: {who}, {why}.\n" for who, why in document.get("skipped", {}).items())]
+    lines += [NOTES[name], ""] if name in NOTES else []
+    return "\n".join([*lines, _made_by(document), ""])
+
+
+def _made_by(document: Document) -> str:
+    machine = document["machine"]
+    memory = f", {machine['memory_gb']} GB" if "memory_gb" in machine else ""
+    made = f"{machine['processor']}, {machine['cores']} cores{memory}, Python {machine['python']}"
+    if "date" in document:
+        made = f"{document['date']}, {made}"
+    if "versions" in document:
+        made += ", " + ", ".join(f"{name} {number}" for name, number in document["versions"].items())
+    return f"`{document['command']}`: {made}." if "command" in document else f"{made}."
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""All benchmarks one after the other, then docs/benchmarks.md.
+
+python benchmarks/run.py            about half an hour on an idle machine
+python benchmarks/run.py --quick    a minute or two each, one round, figures in a temporary folder and no document
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+QUICK_ROWS = {
+    "startup.py": 0,
+    "linear_regression.py": 200_000,
+    "pca.py": 200_000,
+    "k_means.py": 200_000,
+    "sgd.py": 200_000,
+    "logistic_regression.py": 200_000,
+    "path_of_penalties.py": 200_000,
+    "warm_pass.py": 1_000_000,
+    "memory.py": 1_000_000,
+    "deep/trainer.py": 8_000,
+    "deep/all_reduce.py": 8_000,
+    "deep/mini_batches.py": 50_000,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few rows, one round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", action="append", help="benchmarks to run, such as k_means (by default all)")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="braidwater-quick-") as folder:
+        failed = []
+        for script, rows in QUICK_ROWS.items():
+            if given.only and Path(script).stem not in given.only:
+                continue
+            quick = ["--rows", str(rows), "--rounds", "1", "--results", folder]
+            options = quick if given.quick else ["--rounds", str(given.rounds)]
+            print(f"== {script}", flush=True)
+            if subprocess.run([sys.executable, str(HERE / script), *options], check=False).returncode:
+                failed.append(script)
+    if not given.quick:
+        subprocess.run([sys.executable, str(HERE / "document.py")], check=True)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
