@@ -26,7 +26,8 @@ HEAD = """# How fast
 Peers side by side in one run: every contender is a process of its own, they take turns, and what is compared is a ratio.
 A figure is the median of the rounds. CPU seconds are those of all threads and children. The first call of each contender, on
 fewer rows, is not counted: imports, compiled kernels and a JVM are ready when the clock starts. Reading Parquet is counted on
-both sides wherever the title says so. `python benchmarks/run.py` makes all of it anew (about half an hour), `--quick` a small
+both sides wherever the title says so. Where other processes took much of the machine, which each section tells, CPU seconds
+are to be trusted more than wall seconds. `python benchmarks/run.py` makes all of it anew (about half an hour), `--quick` a small
 form of it.
 
 ![how many times as long the peers take](benchmarks/ratios.svg)
@@ -52,7 +53,7 @@ def main() -> None:
     documents = {file.stem: json.loads(file.read_text()) for file in sorted(given.results.glob("*.json"))}
     measured = [(goal, number) for goal in GOALS if (number := measure(goal, documents)) is not None]
     names = [*(name for name in ORDER if name in documents), *(name for name in documents if name not in ORDER)]
-    parts = [HEAD, goals_table(measured), *(section(name, documents[name]) for name in names)]
+    parts = [HEAD, goals_table(measured, documents), *(section(name, documents[name]) for name in names)]
     given.docs.mkdir(parents=True, exist_ok=True)
     (given.docs / "benchmarks").mkdir(exist_ok=True)
     (given.docs / "benchmarks.md").write_text("\n".join(parts))
@@ -63,20 +64,25 @@ def measure(goal: Goal, documents: dict[str, Document]) -> float | None:
     """The goal's number, None where its benchmark was not run or one of the contenders was left out."""
     if goal.benchmark not in documents:
         return None
-    figures: Figures = {one["name"]: one for one in documents[goal.benchmark]["figures"]}
     try:
-        return goal.measure(figures)
+        return goal.measure(figures_of(documents[goal.benchmark]))
     except KeyError:
         return None
 
 
-def goals_table(measured: list[tuple[Goal, float]]) -> str:
-    lines = ["## Goals", "", "| | wanted | measured | |", "| --- | ---: | ---: | --- |"]
+def figures_of(document: Document) -> Figures:
+    return {one["name"]: one for one in document["figures"]}
+
+
+def goals_table(measured: list[tuple[Goal, float]], documents: dict[str, Document]) -> str:
+    lines = ["## Goals", "", "| | wanted | measured | | in CPU |", "| --- | ---: | ---: | --- | ---: |"]
     for goal, number in measured:
         wanted = f"{'at least' if goal.at_least else 'at most'} {goal.shown(goal.wanted)}"
         verdict = "reached" if goal.reached(number) else "**not reached**"
-        lines.append(f"| {goal.text} | {wanted} | {goal.shown(number)} | {verdict} |")
-    missing = [goal.text for goal in GOALS if goal not in [one for one, _ in measured]]
+        cpu = "" if goal.in_cpu is None else goal.shown(goal.in_cpu(figures_of(documents[goal.benchmark])))
+        lines.append(f"| {goal.text} | {wanted} | {goal.shown(number)} | {verdict} | {cpu} |")
+    found = [goal for goal, _ in measured]
+    missing = [goal.text for goal in GOALS if goal not in found]
     if missing:
         lines += ["", f"Not measured: {'; '.join(missing)}."]
     return "\n".join([*lines, ""])
@@ -106,6 +112,8 @@ def _made_by(document: Document) -> str:
     made = f"{machine['processor']}, {machine['cores']} cores{memory}, Python {machine['python']}"
     if "date" in document:
         made = f"{document['date']}, {made}"
+    if "taken_by_others" in document:
+        made += f", other processes took {document['taken_by_others']:.0%} of the machine meanwhile"
     if "versions" in document:
         made += ", " + ", ".join(f"{name} {number}" for name, number in document["versions"].items())
     return f"`{document['command']}`: {made}." if "command" in document else f"{made}."

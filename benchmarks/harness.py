@@ -34,7 +34,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from machine import machine, versions
+from machine import busy_seconds, machine, versions
 
 Run = Callable[[Path], Any]
 RESULTS = Path(__file__).parent / "results"
@@ -74,12 +74,18 @@ class Benchmark:
         self._contenders: dict[str, tuple[Run, bool]] = {}
         self._file = Path(sys.argv[0]).resolve()
         self._skipped: dict[str, str] = {}
+        self._once: set[str] = set()
 
-    def contender(self, name: str, *, ours: bool = False) -> Callable[[Run], Run]:
-        """Register a function that is called with the folder of the data. The first of `ours` is what peers are held against."""
+    def contender(self, name: str, *, ours: bool = False, once: bool = False) -> Callable[[Run], Run]:
+        """Register a function that is called with the folder of the data. The first of `ours` is what peers are held against.
+
+        `once` is for a slow one: it takes part in the first round only.
+        """
 
         def register(run: Run) -> Run:
             self._contenders[name] = (run, ours)
+            if once:
+                self._once.add(name)
             return run
 
         return register
@@ -100,13 +106,16 @@ class Benchmark:
         with tempfile.TemporaryDirectory(prefix="braidwater-bench-") as folder:
             if self._make_data is not None:
                 self._make_data(Path(folder), given.rows)
+            begun, busy, own = time.perf_counter(), busy_seconds(), cpu_seconds()
             figures = self._rounds(given.only or list(self._contenders), given.rounds, Path(folder))
+            others = busy_seconds() - busy - (cpu_seconds() - own)
+            others /= (time.perf_counter() - begun) * (os.cpu_count() or 1)
         if not figures:
             raise SystemExit(f"{self.title}: no contender answered.")
         report(self.title, given.rows, figures)
         for name, reason in self._skipped.items():
             print(f"{name}: left out, {reason}")
-        self._keep(given.results, given.rows, given.rounds, figures)
+        self._keep(given.results, given.rows, given.rounds, figures, max(others, 0.0))
 
     def _measure(self, name: str, data: Path) -> None:
         """In the contender's own process: one call that is not counted, then one that is."""
@@ -143,7 +152,7 @@ class Benchmark:
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for number in range(rounds):
             for name in names:
-                if name in self._skipped:
+                if name in self._skipped or (number and name in self._once):
                     continue
                 command = [sys.executable, str(self._file), "--in-process", name, "--data", str(data)]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -167,8 +176,11 @@ class Benchmark:
         ours = self._contenders[name][1]
         return Figures(name, median("wall"), median("cpu"), peak, runs[-1]["found"], ours, values, runs)
 
-    def _keep(self, folder: Path, rows: int, rounds: int, figures: list[Figures]) -> None:
-        """The figures for `docs/benchmarks.md`, with what a reader needs to see them again."""
+    def _keep(self, folder: Path, rows: int, rounds: int, figures: list[Figures], others: float) -> None:
+        """The figures for `docs/benchmarks.md`, with what a reader needs to see them again.
+
+        `others` is the share of the machine that other processes took meanwhile: above a few percent, trust CPU seconds only.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         script = self._file.relative_to(RESULTS.parent.parent)
         document = {
@@ -178,6 +190,7 @@ class Benchmark:
             "command": f"python {script} --rows {rows} --rounds {rounds}",
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine(),
+            "taken_by_others": round(others, 3),
             "versions": versions(),
             "figures": [asdict(one) for one in figures],
             "skipped": self._skipped,

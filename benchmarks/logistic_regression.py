@@ -129,7 +129,7 @@ def spark(data: Path) -> Any:
     return excess(data, model.coefficients.toArray(), model.intercept)
 
 
-@bench.contender("XGBoost gblinear, 10 rounds")
+@bench.contender("XGBoost gblinear, 10 rounds", once=True)
 def xgboost_linear(data: Path) -> Any:
     # the booster of XGBoost that fits the same model: coordinate descent, a round for each sweep over the columns
     import json

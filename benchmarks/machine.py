@@ -25,6 +25,16 @@ def machine() -> dict[str, Any]:
     }
 
 
+def busy_seconds() -> float:
+    """CPU seconds of everybody on the machine since it started; 0 where the system does not tell."""
+    try:
+        fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    except OSError:
+        return 0.0
+    idle = fields[3] + fields[4]
+    return (sum(fields[:8]) - idle) / os.sysconf("SC_CLK_TCK")
+
+
 def versions() -> dict[str, str]:
     """Of the packages that are installed."""
     found = {}

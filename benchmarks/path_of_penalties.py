@@ -79,7 +79,7 @@ def path_from_disk(data: Path) -> Any:
     return from_disk(data, ALPHAS)
 
 
-@bench.contender("scikit-learn, 32 warm starts, float32 in memory")
+@bench.contender("scikit-learn, 32 warm starts, float32 in memory", once=True)
 def scikit_learn(data: Path) -> str:
     from sklearn.linear_model import LogisticRegression
 

@@ -106,6 +106,13 @@ EXAMPLES = [
     RobustProducts(design("number"), np.append(SPREAD, 1.0), np.eye(WIDTH + 1) / 1e6, MEAN * 0, "HC3"),
     NearestCenters(design(), random.normal(size=(2, 4, WIDTH)) + MEAN, MEAN, SPREAD),
     NearestCenters(FLOATS, random.normal(size=(2, 4, 2)) + MEAN[:2], MEAN[:2], SPREAD[:2], kernel="fused"),
+    NearestCenters(
+        FLOATS, random.normal(size=(1, 70, 2)) + MEAN[:2], MEAN[:2], SPREAD[:2], kernel="fused", labelled=True
+    ),
+    NearestCenters(design(), random.normal(size=(1, 4, WIDTH)) + MEAN, MEAN, SPREAD, labelled=True),
+    Moments(design_of([NumberTerm(("a", "b"), 0)], ["a", "b"]), kernel="fused"),
+    DrawnRows(FLOATS, MEAN[None, :2], 5, seed=3, kernel="fused"),
+    DrawnRows(FLOATS, None, 5, seed=3, kernel="fused"),
     DrawnRows(design(), MEAN[None], 5, seed=3),
     DrawnRows(design(), None, 5, seed=3),
     DrawnRows(design(), MEAN[None], 3, seed=3, farthest=True),

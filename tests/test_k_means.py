@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -40,6 +42,26 @@ def test_scalable_seeding_finds_the_groups():
         assert model.inertia_ <= 1.0001 * best
         assert adjusted_rand_score(GROUPS, model.labels_) > 0.99
         assert model.n_iter_ <= 5
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_both_kernels_draw_the_same_rows(dtype):
+    rows = (X - 100).astype(dtype)
+    models = [KMeans(12, random_state=5, kernel=kernel).fit(rows, sample_weight=WEIGHT) for kernel in ("blas", "fused")]
+    np.testing.assert_allclose(models[0].cluster_centers_, models[1].cluster_centers_, rtol=1e-4, atol=1e-4)
+    assert models[0].inertia_ == pytest.approx(models[1].inertia_, rel=1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["blas", "fused"])
+@pytest.mark.parametrize("clusters", [1, 5, 70])
+def test_any_number_of_clusters_and_columns_gives_the_means_of_its_rows(clusters, kernel):
+    rows = X[:5000, :7] - 100
+    with pytest.warns(ConvergenceWarning) if clusters == 70 else nullcontext():
+        model = KMeans(clusters, n_init=2, max_iter=3 if clusters == 70 else 300, kernel=kernel).fit(rows)
+    assert np.array_equal(model.labels_, model.predict(rows))
+    assert model.inertia_ == pytest.approx(((rows - model.cluster_centers_[model.labels_]) ** 2).sum(), rel=1e-9)
+    expected = Reference(clusters, n_init=2, random_state=0).fit(rows).inertia_
+    assert model.inertia_ <= 1.05 * expected
 
 
 def test_the_best_of_several_runs_is_kept():

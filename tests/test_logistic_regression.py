@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -344,3 +346,34 @@ def test_the_summary_has_a_line_for_each_coefficient():
     for word in ("log-likelihood", "AIC", "odds", "std err", "intercept", "x5"):
         assert word in text
     assert len(text.splitlines()) == 9 + 1 + 2 + 1 + WIDTH
+
+
+@pytest.mark.parametrize("kernel", ["blas", "fused"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_precision_chooses_the_arithmetic_of_a_tile(dtype, kernel):
+    rows = np.random.default_rng(1).normal(size=(20_000, 5)).astype(dtype)
+    labels = (np.random.default_rng(2).random(20_000) < 1 / (1 + np.exp(-rows[:, 0]))).astype(int)
+    exact = sm.Logit(labels, sm.add_constant(rows.astype(float))).fit(disp=0, tol=1e-13).params[1:]
+    error = {}
+    for precision in ("auto", "double", "fast"):
+        model = LogisticRegression(
+            alpha=1e-12, solver="lbfgs", tol=1e-11, kernel=kernel, precision=precision, max_iter=60
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # float32 does not reach that tolerance
+            error[precision] = np.max(np.abs(model.fit(rows, labels).coef_[0] - exact))
+    assert error["double"] < 1e-9
+    assert 1e-9 < error["fast"] < 2e-5
+    assert error["auto"] == error["fast" if dtype == np.float32 else "double"]
+
+
+def test_fast_precision_keeps_columns_far_from_zero_in_float64():
+    rows = np.random.default_rng(1).normal(size=(20_000, 3)) + 1e5
+    labels = (np.random.default_rng(2).random(20_000) < 1 / (1 + np.exp(1e5 - rows[:, 0]))).astype(int)
+    exact, fast = (
+        LogisticRegression(solver="lbfgs", kernel="fused", precision=precision).fit(rows, labels).coef_
+        for precision in ("double", "fast")
+    )
+    np.testing.assert_allclose(fast, exact, rtol=1e-10)
+    with pytest.raises(OptionError, match="precision='half'"):
+        LogisticRegression(precision="half").fit(rows, labels)

@@ -210,7 +210,7 @@ def test_a_column_that_explodes_is_an_error_and_not_a_model():
 
 def test_what_it_cannot_do_names_a_solver_that_can():
     for options, labels, match in [
-        ({}, np.arange(ROWS) % 3, "two classes.*lbfgs"),
+        ({}, np.arange(ROWS) % 3, "Only binary.*3 classes.*lbfgs"),
         ({"alpha": 0.1, "l1_ratio": 0.5}, Y, "absolute values.*auto"),
         ({"alpha": 0.1, "standardize": True}, Y, "standardised.*lbfgs"),
     ]:

@@ -66,6 +66,13 @@ def test_the_steps_hold_the_same_rows_whatever_the_number_of_workers(store):
         assert np.array_equal(np.concatenate([worker[step] for worker in workers]), whole)
 
 
+def test_workers_draw_from_the_same_windows_so_that_a_sorted_table_gives_them_rows_alike():
+    sorted_rows = uneven_store(columns(4000), (1000,) * 4)
+    for rank in range(2):
+        found = np.concatenate(rows_of(MiniBatches(sorted_rows, form(), batch_size=100, rank=rank, size=2)))
+        assert np.abs(np.bincount(found // 1000) / len(found) - 0.25).max() < 0.05
+
+
 def test_steps_are_equally_large_within_one_row(store):
     sizes = [len(rows) for rows in rows_of(MiniBatches(store, form(), **SMALL))]
     assert max(sizes) <= 16

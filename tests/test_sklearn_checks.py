@@ -13,6 +13,7 @@ ESTIMATORS = [
     LogisticRegression(alpha=0.01),
     LogisticRegression(alpha=0.01, l1_ratio=0.5),
     LogisticRegression(alpha=0.01, solver="lbfgs"),
+    LogisticRegression(alpha=0.01, solver="sgd"),
     KMeans(3),
     PCA(),
 ]

@@ -164,6 +164,11 @@ def test_the_forms_of_an_address(tmp_path):
     assert len(table(tmp_path / "rows.csv")) == len(table(tmp_path / "rows.jsonl")) == 50
 
 
+def test_an_empty_text_in_a_csv_file_is_no_null(tmp_path):
+    rows = pa.table({"x": [1, 2, 3], "text": ["", None, "a"]})
+    assert write_table(rows, tmp_path / "rows.csv").to_arrow().column("text").to_pylist() == ["", None, "a"]
+
+
 def test_a_folder_of_hive_partitions_has_its_keys_as_columns(tmp_path):
     for year in (2001, 2002):
         (tmp_path / "flights" / f"year={year}").mkdir(parents=True)

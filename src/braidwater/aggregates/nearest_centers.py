@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,14 @@ TILE_ROWS = 4096
 
 @dataclass
 class CentersState:
-    """Sums by centre: `weight` ``(runs, k)``, `sums` ``(runs, k, width)`` of rows less the reference, in float64."""
+    """Sums by centre: `weight` ``(runs, k)``, `sums` ``(runs, k, width)`` of rows less the reference, in float64.
+
+    `labels` are the numbers of the rows' centres (int32) by the number of their first row; all from row 0 in a result.
+    """
 
     weight: Array
     sums: Array
+    labels: dict[int, Array] = field(default_factory=dict)
 
 
 class NearestCenters(Aggregate[CentersState, CentersState]):
@@ -30,13 +34,22 @@ class NearestCenters(Aggregate[CentersState, CentersState]):
 
     `centers` ``(runs, k, width)`` are for the columns of `design` (standardised where it is). The result holds for each
     centre the weight of its rows and the sum of their differences to `reference` ``(width,)``, which should be near the
-    mean. Two matrix products a tile, in the type in which the columns are stored; sums over tiles in float64.
+    mean. Two matrix products a tile, in the type in which the columns are stored; sums over tiles in float64. `labelled`
+    keeps the centre of every row for the first run, `with_sums` False leaves the sums out (half the work).
     """
 
     what = "nearest centres"
 
     def __init__(
-        self, design: Design, centers: Array, reference: Array, spread: Array, *, kernel: KernelName = "blas"
+        self,
+        design: Design,
+        centers: Array,
+        reference: Array,
+        spread: Array,
+        *,
+        kernel: KernelName = "blas",
+        labelled: bool = False,
+        with_sums: bool = True,
     ) -> None:
         self.design = design
         self.centers = np.asarray(centers, np.float64)
@@ -44,6 +57,8 @@ class NearestCenters(Aggregate[CentersState, CentersState]):
         # float32 is enough where means are near zero against the spread; the shift is then folded into the centres
         self.near = bool(np.all(np.abs(self.reference) <= FAR * np.asarray(spread)))
         self.kernel = kernel
+        self.labelled = labelled
+        self.with_sums = with_sums
 
     def initialize(self) -> CentersState:
         runs, k, width = self.centers.shape
@@ -56,12 +71,15 @@ class NearestCenters(Aggregate[CentersState, CentersState]):
         stored = self.design.weights(block)
         matrix = stored_floats(self.design, block, near=self.near) if self.kernel == "fused" else None
         if matrix is not None:
-            return self._fused(state, matrix, stored)
+            return self._fused(state, matrix, stored, block.start)
+        found = []
         for tile in block.slices(TILE_ROWS):
             columns, shift = tile_columns(self.design, block, tile, self.reference, near=self.near)
             scores = center_scores(columns, self.centers - shift, columns.dtype)
             for run in range(runs):
                 labels = lowest(scores[run * k : (run + 1) * k])
+                if self.labelled and run == 0:
+                    found.append(labels)
                 members = scratch("members", (k, columns.shape[1]), columns.dtype)
                 np.equal(labels, np.arange(k, dtype=labels.dtype)[:, None], out=members, casting="unsafe")
                 if stored is not None:
@@ -72,27 +90,31 @@ class NearestCenters(Aggregate[CentersState, CentersState]):
                 if np.any(shift):
                     continue
                 state.sums[run] -= counts[:, None] * self.reference
+        if self.labelled:
+            state.labels[block.start] = np.concatenate(found).astype(np.int32)
         return state
 
-    def _fused(self, state: CentersState, matrix: Array, stored: Array | None) -> CentersState:
-        from braidwater.kernels.fused_nearest import nearest_pass
-
+    def _fused(self, state: CentersState, matrix: Array, stored: Array | None, start: int) -> CentersState:
         weights = np.zeros(0, matrix.dtype) if stored is None else stored.astype(matrix.dtype)
         for run, centers in enumerate(self.centers):
-            counts, sums = np.zeros(len(centers)), np.zeros(centers.shape)
-            half = 0.5 * np.einsum("ij,ij->i", centers, centers)
-            nearest_pass(matrix, weights, (-centers).astype(matrix.dtype), half.astype(matrix.dtype), counts, sums)
+            counts, sums, labels = fused_nearest(matrix, centers, weights, labelled=self.labelled, sums=self.with_sums)
             state.weight[run] += counts
-            state.sums[run] += sums - counts[:, None] * self.reference
+            if self.with_sums:
+                state.sums[run] += sums - counts[:, None] * self.reference
+            if self.labelled and run == 0:
+                state.labels[start] = labels
         return state
 
     def merge(self, state: CentersState, other: CentersState) -> CentersState:
         state.weight += other.weight
         state.sums += other.sums
+        state.labels |= other.labels
         return state
 
     def final(self, state: CentersState) -> CentersState:
-        return CentersState(state.weight.copy(), state.sums.copy())
+        parts = [state.labels[start] for start in sorted(state.labels)]
+        labels = {0: np.concatenate(parts)} if parts else {}
+        return CentersState(state.weight.copy(), state.sums.copy(), labels)
 
 
 @dataclass
@@ -116,18 +138,36 @@ class DrawnRows(Aggregate[DrawnState, DrawnState]):
 
     what = "draw rows"
 
-    def __init__(self, design: Design, centers: Array | None, count: int, seed: int, *, farthest: bool = False) -> None:
+    def __init__(
+        self,
+        design: Design,
+        centers: Array | None,
+        count: int,
+        seed: int,
+        *,
+        farthest: bool = False,
+        near: bool = False,
+        kernel: KernelName = "blas",
+    ) -> None:
         self.design = design
         self.centers = None if centers is None else np.asarray(centers, np.float64)
         self.count = count
         self.seed = seed
         self.farthest = farthest
+        self.near = near
+        self.kernel = kernel
 
     def initialize(self) -> DrawnState:
         return DrawnState(np.zeros(0), np.zeros((0, self.design.width)), 0.0)
 
     def transition(self, state: DrawnState, block: Block) -> DrawnState:
         stored = self.design.weights(block)
+        matrix = None
+        # distances from scores: far from zero, they would be differences of numbers that are large against them
+        if self.kernel == "fused" and block.rows and not self.farthest and (self.near or self.centers is None):
+            matrix = stored_floats(self.design, block, near=self.near)
+        if matrix is not None:
+            return self._fused(state, block, matrix, stored)
         for tile in block.slices(TILE_ROWS):
             count = tile.stop - tile.start
             speed = np.ones(count) if stored is None else stored[tile].astype(np.float64)
@@ -144,6 +184,30 @@ class DrawnRows(Aggregate[DrawnState, DrawnState]):
             first = np.argsort(keys, kind="stable")[: self.count]
             found = DrawnState(keys[first], columns[:, alive[first]].T, 0.0)
             state = self.merge(state, found)
+        return state
+
+    def _fused(self, state: DrawnState, block: Block, matrix: Array, stored: Array | None) -> DrawnState:
+        """Distances in the type of the columns; only rows that ring before those drawn so far are looked at closely."""
+        from braidwater.kernels.fused_draw import early_rows
+
+        speed = np.ones(block.rows) if stored is None else stored.astype(np.float64)
+        if self.centers is not None:
+            speed *= fused_distances(matrix, self.centers)
+            state.cost += float(speed.sum())
+        found = np.empty(block.rows, np.int64)
+        begin = 0
+        while begin < block.rows:
+            # a short look first: it sets the limit for the others
+            end = min(block.rows, begin + (TILE_ROWS if len(state.keys) < self.count else block.rows))
+            limit = float(state.keys[-1]) if len(state.keys) == self.count else np.inf
+            start = np.uint64(block.start + begin)
+            number = early_rows(_mixed(self.seed), start, speed[begin:end], limit, found)
+            alive = begin + found[:number]
+            keys = exponentials(self.seed, block.start + alive) / speed[alive]
+            first = np.argsort(keys, kind="stable")[: self.count]
+            rows = self.design.dense(block, alive[first]).T
+            state = self.merge(state, DrawnState(keys[first], rows, 0.0))
+            begin = end
         return state
 
     def merge(self, state: DrawnState, other: DrawnState) -> DrawnState:
@@ -174,6 +238,43 @@ def stored_floats(design: Design, block: Block, *, near: bool) -> Array | None:
         return None
     stored = block.matrix(term.columns)
     return stored if stored.dtype == np.float64 or (stored.dtype == np.float32 and near) else None
+
+
+def fused_nearest(
+    matrix: Array, centers: Array, weights: Array, *, labelled: bool = False, sums: bool = True
+) -> tuple[Array, Array, Array]:
+    """Weights ``(k,)`` and sums ``(k, width)`` of the rows of a stored matrix by nearest centre, and labels if asked for."""
+    from braidwater.kernels.fused_nearest import nearest_pass
+
+    k, width = centers.shape
+    padded = (-k % 4, -width % 4)
+    negative = np.pad(-centers, ((0, padded[0]), (0, padded[1]))).astype(matrix.dtype)
+    half = np.pad(0.5 * np.einsum("ij,ij->i", centers, centers), (0, padded[0]), constant_values=np.inf)
+    counts, products = np.zeros(len(negative)), np.zeros(negative.shape)
+    labels = np.zeros(matrix.shape[1] if labelled else 0, np.int32)
+    nothing = np.zeros(0, matrix.dtype)
+    nearest_pass(matrix, weights, negative, half.astype(matrix.dtype), counts, products, labels, nothing, sums)
+    return counts[:k], products[:k, :width], labels
+
+
+def fused_distances(matrix: Array, centers: Array) -> Array:
+    """Squared distance of every row of a stored matrix to the nearest centre, in the type of the matrix; 0 for rounding."""
+    from braidwater.kernels.fused_nearest import nearest_pass
+
+    k, width = centers.shape
+    negative = np.pad(-centers, ((0, -k % 4), (0, -width % 4))).astype(matrix.dtype)
+    half = np.pad(0.5 * np.einsum("ij,ij->i", centers, centers), (0, -k % 4), constant_values=np.inf)
+    nothing = np.zeros(0)
+    distances = np.empty(matrix.shape[1], matrix.dtype)
+    labels = np.zeros(0, np.int32)
+    none = np.zeros(0, matrix.dtype)
+    nearest_pass(matrix, none, negative, half.astype(matrix.dtype), nothing, np.zeros((0, 0)), labels, distances, False)
+    size = np.einsum("ij,ij->j", matrix, matrix)
+    distances *= 2
+    distances += size
+    size += 2 * half[:k].max(initial=0)
+    distances[distances < 16 * np.finfo(matrix.dtype).eps * size] = 0
+    return distances
 
 
 def center_scores(columns: Array, centers: Array, dtype: Any) -> Array:
@@ -217,10 +318,14 @@ def squared_distances(columns: Array, centers: Array) -> Array:
 def exponentials(seed: int, numbers: Array) -> Array:
     """Exponential random numbers that depend on `seed` and a row's number alone (SplitMix64, Steele et al. 2014)."""
     with np.errstate(over="ignore"):
-        x = numbers.astype(np.uint64) + np.uint64(seed * 0x632BE59BD9B4E019 & (2**64 - 1))
+        x = numbers.astype(np.uint64) + _mixed(seed)
         x = (x + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x = x ^ (x >> np.uint64(31))
     uniform = ((x >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
     return np.asarray(-np.log(uniform))
+
+
+def _mixed(seed: int) -> np.uint64:
+    return np.uint64(seed * 0x632BE59BD9B4E019 & (2**64 - 1))

@@ -36,7 +36,7 @@ class RowLoss:
     def __call__(self, output: Any, target: Any) -> Any:
         return self.function(output, target, reduction="none")
 
-    def mean(self, output: Any, target: Any) -> Any:
+    def mean_of_rows(self, output: Any, target: Any) -> Any:
         return self.function(output, target)
 
 

@@ -18,6 +18,7 @@ from braidwater.blocks.base import Array, BlockEncoder
 from braidwater.encoding.base import FittedColumn
 from braidwater.encoding.design import Design
 from braidwater.encoding.encoding import Encoding, Features, FittedEncoding
+from braidwater.encoding.numeric import is_number
 from braidwater.engines import Engine, LocalEngine, default_engine
 from braidwater.errors import EmptyTableError, OptionError, UnsupportedError
 from braidwater.estimators.arrays import array_table
@@ -137,7 +138,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         dtypes: Sequence[Any] = (np.float64, np.float32),
     ) -> Training:
         """Check what `fit` was given and make a `Training` of it; sets what scikit-learn wants to find afterwards."""
-        if is_tabular(X) or label is not None or features is not None or exclude:
+        if is_tabular(X) or label is not None or features is not None or exclude or (y is None and _has_text(X)):
             return self._open_table(X, y, features, label, exclude, sample_weight, offset, engine)
         return self._open_arrays(X, y, sample_weight, offset, engine, dtypes)
 
@@ -329,6 +330,11 @@ def is_tabular(X: Any) -> bool:
         return True
     module = type(X).__module__.partition(".")[0]
     return module in ("duckdb", "_duckdb", "ibis", "adbc_driver_manager", "psycopg", "pyspark")
+
+
+def _has_text(X: Any) -> bool:
+    """Whether X is a data frame with columns that no array of numbers can hold."""
+    return hasattr(X, "columns") and not all(is_number(field.type) for field in table(X).schema)
 
 
 def fit_weight_of(rows: Table, column: str) -> FittedColumn:

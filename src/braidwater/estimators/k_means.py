@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from braidwater.aggregates import Aggregate, Iteration, Moments
+from braidwater.aggregates.linear_map import FAR
 from braidwater.aggregates.nearest_centers import (
     CentersState,
     DrawnRows,
@@ -41,7 +42,10 @@ OVERSAMPLING = 2  # rows drawn a round, as a multiple of k
 
 @dataclass(frozen=True)
 class Clustering:
-    """What k-means found: `centers` ``(k, width)`` in the user's coordinates, the sum of squared distances, passes made."""
+    """What k-means found: `centers` ``(k, width)`` in the user's coordinates, the sum of squared distances, passes made.
+
+    `labels` are the clusters of the rows, where they were asked for.
+    """
 
     centers: Array
     inertia: float
@@ -49,6 +53,7 @@ class Clustering:
     passes: int
     converged: bool
     rows: int
+    labels: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,10 @@ class Lloyd(Iteration[Clustering]):
     max_steps: int
     seed: int
     kernel: KernelName = "blas"
+    labelled: bool = False
 
     def passes(self) -> Generator[Aggregate[Any, Any], Any, Clustering]:
-        moments = yield Moments(self.design)
+        moments = yield Moments(self.design, kernel=self.kernel)
         if moments.rows < self.k:
             raise DataError(
                 f"n_samples={moments.rows} should be >= n_clusters={self.k}: there are fewer rows than clusters."
@@ -102,10 +108,19 @@ class Lloyd(Iteration[Clustering]):
                     still.append(run)
             moving = still
             emit(Metric(name="inertia", value=min(inertia), step=step))
-        found = yield NearestCenters(self.design, centers, mean, safe, kernel=self.kernel)
+        at_once = self.labelled and self.runs == 1
+        found = yield NearestCenters(self.design, centers, mean, safe, kernel=self.kernel, labelled=at_once)
         inertia = [_inertia(found, run, centers[run] - mean, total) for run in range(self.runs)]
         best = int(np.argmin(inertia))
-        return Clustering(centers[best], inertia[best], step, passes + step + 1, converged[best], moments.rows)
+        value = inertia[best]
+        passes += step + 1
+        if self.labelled and not at_once:
+            found = yield NearestCenters(
+                self.design, centers[best : best + 1], mean, safe, kernel=self.kernel, labelled=True, with_sums=False
+            )
+            passes += 1
+        labels = found.labels[0] if self.labelled else None
+        return Clustering(centers[best], value, step, passes, converged[best], moments.rows, labels)
 
     def _seeds(self, mean: Array, safe: Array) -> Generator[Aggregate[Any, Any], Any, Array]:
         """The first centres ``(runs, k, width)``."""
@@ -126,12 +141,19 @@ class Lloyd(Iteration[Clustering]):
         """
         from sklearn.cluster import KMeans as InMemory
 
-        first: DrawnState = yield DrawnRows(self.design, None, 1, self.seed)
+        near = bool(np.all(np.abs(mean) <= FAR * safe))
+
+        def draw(centers: Array | None, count: int, seed: int) -> DrawnRows:
+            return DrawnRows(self.design, centers, count, seed, near=near, kernel=self.kernel)
+
+        first: DrawnState = yield draw(None, 1, self.seed)
         candidates = first.rows
         for number in range(ROUNDS):
-            drawn: DrawnState = yield DrawnRows(self.design, candidates, OVERSAMPLING * self.k, self.seed + number + 1)
+            drawn: DrawnState = yield draw(candidates, OVERSAMPLING * self.k, self.seed + number + 1)
             candidates = np.concatenate([candidates, drawn.rows])
-        counts: CentersState = yield NearestCenters(self.design, candidates[None], mean, safe, kernel=self.kernel)
+        counts: CentersState = yield NearestCenters(
+            self.design, candidates[None], mean, safe, kernel=self.kernel, with_sums=False
+        )
         if len(candidates) < self.k:  # fewer different rows than clusters
             rows = np.concatenate([candidates, np.repeat(candidates[:1], self.k - len(candidates), axis=0)])
             return np.repeat(rows[None], self.runs, axis=0)
@@ -242,10 +264,14 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ta
         seed = int(check_random_state(self.random_state).randint(2**31))
         runs = 1 if isinstance(init, np.ndarray) else int(self.n_init)
         kernel = choose_kernel(training.rows, self.kernel)
-        lloyd = Lloyd(training.design, self.n_clusters, init, runs, float(self.tol), int(self.max_iter), seed, kernel)
-        self._take(training, self._run(training, lloyd, passes=20))
+        labelled = training.encoding is None
+        lloyd = Lloyd(
+            training.design, self.n_clusters, init, runs, float(self.tol), int(self.max_iter), seed, kernel, labelled
+        )
+        found = self._run(training, lloyd, passes=20)
+        self._take(training, found)
         if training.encoding is None:
-            self.labels_ = self.predict(X)
+            self.labels_ = found.labels
         return self
 
     def fit_predict(self, X: Any, y: Any = None, **options: Any) -> Any:

@@ -188,6 +188,11 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             model._take(training, solution)
         return models
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = self.solver != "sgd"
+        return tags
+
     def decision_function(self, X: Any) -> Array:
         """Log-odds ``(rows,)`` of the second of two classes, or linear predictors ``(rows, classes)``, without offsets."""
         return self._decide(self._features_of(X))

@@ -100,7 +100,10 @@ class LogisticSgd(Iteration[SgdSolution]):
 def refuse_unsupported(width: int, classes: int, *, l1: bool, standardize: bool) -> None:
     """Raise `UnsupportedError` for what averaged SGD cannot do, with the solver that can."""
     if classes > 2:
-        raise UnsupportedError(f"solver='sgd' is for two classes, the label has {classes}; use solver='lbfgs'.")
+        raise UnsupportedError(
+            "Only binary classification is supported by solver='sgd'. The type of the target is multiclass "
+            f"({classes} classes); use solver='lbfgs'."
+        )
     if l1:
         raise UnsupportedError(
             "solver='sgd' has no absolute values in the penalty; use solver='auto', or set l1_ratio=0."

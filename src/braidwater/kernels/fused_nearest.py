@@ -1,7 +1,11 @@
 """A step of Lloyd's algorithm in one reading of the rows, compiled by numba.
 
 A tile of `TILE_ROWS` rows stays in the second-level cache while it is read once for every centre's scores and once for every
-centre's sums. Importing this module imports numba; what it compiles is kept in numba's cache on disk.
+centre's sums, four centres and four columns at a time, whose sixteen products share their loads. The scores of four centres lie
+in one array at constant distances: the compiler uses vectors only where it can tell that what is written is not read, and for
+more than a handful of arrays it does not try.
+
+Importing this module imports numba; what it compiles is kept in numba's cache on disk.
 """
 # mypy: disable-error-code="untyped-decorator, assignment"
 
@@ -12,58 +16,186 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from braidwater.kernels.fused_logistic import add_gradient, add_predictor
-
 TILE_ROWS = 1024
+CENTERS = 64  # scored at a time: their scores take as much of the cache as the rows
 _FAST = {"contract", "reassoc", "nsz"}
+_T = TILE_ROWS
 
 
 @njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
-def closer(score: Any, best: Any, label: Any, j: Any) -> None:
-    """Where `score` is below `best` it takes its place, and `label` becomes j (a number of the type of the scores)."""
-    for i in range(score.shape[0]):
-        less = score[i] < best[i]
-        label[i] = j if less else label[i]
-        best[i] = score[i] if less else best[i]
+def _add_scores(a: Any, b: Any, c: Any, d: Any, W: Any, g: int, k: int, S: Any) -> None:
+    """Add the products of four columns with four centres, rows g and columns k on of W, to S ``(4 TILE_ROWS,)``."""
+    p0, p1, p2, p3 = W[g, k], W[g, k + 1], W[g, k + 2], W[g, k + 3]
+    q0, q1, q2, q3 = W[g + 1, k], W[g + 1, k + 1], W[g + 1, k + 2], W[g + 1, k + 3]
+    r0, r1, r2, r3 = W[g + 2, k], W[g + 2, k + 1], W[g + 2, k + 2], W[g + 2, k + 3]
+    s0, s1, s2, s3 = W[g + 3, k], W[g + 3, k + 1], W[g + 3, k + 2], W[g + 3, k + 3]
+    for i in range(a.shape[0]):
+        x, y, z, u = a[i], b[i], c[i], d[i]
+        S[i] += (x * p0 + y * p1) + (z * p2 + u * p3)
+        S[_T + i] += (x * q0 + y * q1) + (z * q2 + u * q3)
+        S[2 * _T + i] += (x * r0 + y * r1) + (z * r2 + u * r3)
+        S[3 * _T + i] += (x * s0 + y * s1) + (z * s2 + u * s3)
 
 
 @njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
-def members_of(label: Any, j: Any, q: Any, member: Any) -> Any:
-    """The weights q of the rows with label j to `member`, 0 for the others; returns their sum."""
-    total = q.dtype.type(0)
-    zero = q.dtype.type(0)
+def _closer(S: Any, best: Any, label: Any, v: Any, one: Any) -> None:
+    """Where one of four scores is below `best` it takes its place, and `label` its number, counted from v."""
+    w = v + one  # `one` is of the type of v: the integer would turn float32 into float64
+    x = w + one
+    y = x + one
+    for i in range(best.shape[0]):
+        b, number = best[i], label[i]
+        p, q, r, s = S[i], S[_T + i], S[2 * _T + i], S[3 * _T + i]
+        number = v if p < b else number
+        b = p if p < b else b
+        number = w if q < b else number
+        b = q if q < b else b
+        number = x if r < b else number
+        b = r if r < b else b
+        number = y if s < b else number
+        b = s if s < b else b
+        best[i] = b
+        label[i] = number
+
+
+@njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
+def _members(label: Any, q: Any, v: Any, one: Any, S: Any, weight: Any) -> None:
+    """The weights q of the rows with the four labels from v on to S, 0 for other rows; their sums are added to `weight`."""
+    w = v + one
+    x = w + one
+    y = x + one
+    zero = v - v
+    a = b = c = d = zero
     for i in range(label.shape[0]):
-        value = q[i] if label[i] == j else zero
-        member[i] = value
-        total += value
-    return total
+        number, heavy = label[i], q[i]
+        m = heavy if number == v else zero
+        n = heavy if number == w else zero
+        o = heavy if number == x else zero
+        p = heavy if number == y else zero
+        S[i], S[_T + i], S[2 * _T + i], S[3 * _T + i] = m, n, o, p
+        a += m
+        b += n
+        c += o
+        d += p
+    weight[0] += a
+    weight[1] += b
+    weight[2] += c
+    weight[3] += d
 
 
 @njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
-def nearest_pass(X: Any, q: Any, negative: Any, half: Any, weight: Any, sums: Any) -> None:
+def _add_sums(a: Any, b: Any, c: Any, d: Any, S: Any, P: Any, g: int, k: int) -> None:
+    """Add the products of four columns with the four columns of members in S to P."""
+    zero = S.dtype.type(0)
+    p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = zero
+    r0 = r1 = r2 = r3 = s0 = s1 = s2 = s3 = zero
+    for i in range(a.shape[0]):
+        x, y, z, u = a[i], b[i], c[i], d[i]
+        p, q, r, s = S[i], S[_T + i], S[2 * _T + i], S[3 * _T + i]
+        p0 += p * x
+        p1 += p * y
+        p2 += p * z
+        p3 += p * u
+        q0 += q * x
+        q1 += q * y
+        q2 += q * z
+        q3 += q * u
+        r0 += r * x
+        r1 += r * y
+        r2 += r * z
+        r3 += r * u
+        s0 += s * x
+        s1 += s * y
+        s2 += s * z
+        s3 += s * u
+    P[g, k] += p0
+    P[g, k + 1] += p1
+    P[g, k + 2] += p2
+    P[g, k + 3] += p3
+    P[g + 1, k] += q0
+    P[g + 1, k + 1] += q1
+    P[g + 1, k + 2] += q2
+    P[g + 1, k + 3] += q3
+    P[g + 2, k] += r0
+    P[g + 2, k + 1] += r1
+    P[g + 2, k + 2] += r2
+    P[g + 2, k + 3] += r3
+    P[g + 3, k] += s0
+    P[g + 3, k + 1] += s1
+    P[g + 3, k + 2] += s2
+    P[g + 3, k + 3] += s3
+
+
+@njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
+def _nearest_of_tile(X: Any, s: int, e: int, W: Any, half: Any, S: Any, zero: Any, best: Any, label: Any) -> None:
+    """The lowest score of each row of a tile to `best`, and whose it is to `label`."""
+    m = e - s
+    best[:] = np.inf
+    label[:] = 0
+    for first in range(0, W.shape[0], CENTERS):
+        last = min(first + CENTERS, W.shape[0])
+        for g in range(first, last):
+            S[(g - first) * _T : (g - first) * _T + m] = half[g]
+        for k in range(0, W.shape[1], 4):
+            a = X[k][s:e]
+            b = X[k + 1][s:e] if k + 1 < X.shape[0] else zero[:m]
+            c = X[k + 2][s:e] if k + 2 < X.shape[0] else zero[:m]
+            d = X[k + 3][s:e] if k + 3 < X.shape[0] else zero[:m]
+            for g in range(first, last, 4):
+                _add_scores(a, b, c, d, W, g, k, S[(g - first) * _T : (g - first + 4) * _T])
+        for g in range(first, last, 4):
+            _closer(S[(g - first) * _T : (g - first + 4) * _T], best[:m], label[:m], X.dtype.type(g), X.dtype.type(1))
+
+
+@njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
+def _sums_of_tile(
+    X: Any, s: int, e: int, rows: Any, S: Any, zero: Any, label: Any, weight: Any, sums: Any, with_sums: bool
+) -> None:
+    """Add the rows of a tile, weighted by `rows`, to the sums of their centres."""
+    m = e - s
+    for first in range(0, sums.shape[0], CENTERS):
+        last = min(first + CENTERS, sums.shape[0])
+        for g in range(first, last, 4):
+            part = S[(g - first) * _T : (g - first + 4) * _T]
+            _members(label[:m], rows, X.dtype.type(g), X.dtype.type(1), part, weight[g : g + 4])
+        if not with_sums:
+            continue
+        for k in range(0, sums.shape[1], 4):
+            a = X[k][s:e]
+            b = X[k + 1][s:e] if k + 1 < X.shape[0] else zero[:m]
+            c = X[k + 2][s:e] if k + 2 < X.shape[0] else zero[:m]
+            d = X[k + 3][s:e] if k + 3 < X.shape[0] else zero[:m]
+            for g in range(first, last, 4):
+                _add_sums(a, b, c, d, S[(g - first) * _T : (g - first + 4) * _T], sums, g, k)
+
+
+@njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
+def nearest_pass(
+    X: Any, q: Any, negative: Any, half: Any, weight: Any, sums: Any, labels: Any, scores: Any, with_sums: bool
+) -> None:
     """Add up the rows of X ``(columns, rows)`` by nearest centre.
 
     q ``(rows,)`` holds row weights, or nothing where every row counts once. `negative` ``(k, columns)`` are the centres times -1,
-    `half` ``(k,)`` half their squared lengths, all of the type of X. `weight` ``(k,)`` and `sums` ``(k, columns)`` float64.
+    `half` ``(k,)`` half their squared lengths, all of the type of X and padded to multiples of four with zeros and infinities.
+    `weight` ``(k,)`` and `sums` ``(k, columns)``, padded too, are float64. `labels` ``(rows,)`` int32 and `scores` ``(rows,)``
+    receive the nearest centre and half the squared distance less that from the origin, unless they are empty. Without `with_sums`
+    only weights are summed.
     """
     n = X.shape[1]
-    k = negative.shape[0]
-    score = np.empty(TILE_ROWS, X.dtype)
-    best = np.empty(TILE_ROWS, X.dtype)
-    label = np.empty(TILE_ROWS, X.dtype)
-    member = np.empty(TILE_ROWS, X.dtype)
-    ones = np.ones(TILE_ROWS, X.dtype)
-    for s in range(0, n, TILE_ROWS):
-        e = min(n, s + TILE_ROWS)
+    S = np.zeros(min(CENTERS, negative.shape[0]) * _T, X.dtype)
+    zero = np.zeros(_T, X.dtype)
+    best = np.empty(_T, X.dtype)
+    label = np.empty(_T, X.dtype)
+    ones = np.ones(_T, X.dtype)
+    for s in range(0, n, _T):
+        e = min(n, s + _T)
         m = e - s
-        best[:m] = np.inf
-        for j in range(k):
-            score[:m] = half[j]
-            add_predictor(X, negative[j], score, s, e)
-            closer(score[:m], best[:m], label[:m], X.dtype.type(j))
-        for j in range(k):
-            rows = q[s:e] if len(q) else ones[:m]
-            total = members_of(label[:m], X.dtype.type(j), rows, member[:m])
-            if total > 0:
-                weight[j] += total
-                add_gradient(X, member, sums[j], s, e)
+        _nearest_of_tile(X, s, e, negative, half, S, zero, best, label)
+        if len(labels):
+            for i in range(m):
+                labels[s + i] = np.int32(label[i])
+        if len(scores):
+            for i in range(m):
+                scores[s + i] = best[i]
+        if len(weight):
+            _sums_of_tile(X, s, e, q[s:e] if len(q) else ones[:m], S, zero, label, weight, sums, with_sums)

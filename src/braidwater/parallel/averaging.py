@@ -29,14 +29,16 @@ class Averaging(Strategy):
 
     McDonald, Hall and Mann 2010 ("Distributed Training Strategies for the Structured Perceptron"), local SGD (Stich 2019,
     arXiv 1805.09767). With plain SGD and ``every=1`` it equals all-reduce. The longer the workers are on their own, the less
-    they exchange and the more the result depends on the rows of each: on shards sorted by class it fails (measured:
-    accuracy .54 against .86 of all-reduce), so rows that were written in such an order should be shuffled first.
+    they exchange and the more the result depends on the rows of each: on shares sorted by class it fails (measured:
+    accuracy .54 against .86 of all-reduce).
 
-    `every` is a number of steps, or ``"epoch"``: one pass of an aggregate over each worker's own contiguous share of the
-    blocks. (A module that draws random numbers, as dropout does, trains in a gang then too: the threads of one process
-    share their generator, and a result would depend on who comes first.) `optimizer_state` says what becomes of momentum
-    and the like at an average: each worker keeps its own ("local"), it is averaged too ("average"), or starts anew
-    ("reset", the worst in most cases).
+    `every` is a number of steps: all workers draw from the same shuffled windows then, so that their rows are alike
+    however the table is ordered. Or it is ``"epoch"``: one pass of an aggregate over each worker's own contiguous share of
+    the blocks; shares whose labels differ much are warned of after the first pass, and a table that was written in the
+    order of its label should be shuffled first. (A module that draws random numbers, as dropout does, trains in a gang then
+    too: the threads of one process share their generator, and a result would depend on who comes first.) `optimizer_state`
+    says what becomes of momentum and the like at an average: each worker keeps its own ("local"), it is averaged too
+    ("average"), or starts anew ("reset", the worst in most cases).
     """
 
     name: ClassVar[str] = "averaging"

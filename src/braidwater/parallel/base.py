@@ -32,7 +32,8 @@ class Training:
     """What is to be trained, and how, whatever the number of workers.
 
     `module` holds the weights to start from; nobody changes them. `loss(output, target)` gives one number a row, or their
-    mean; where it has a method `mean` that is called instead when all rows count the same. `optimizer` is called with the module of each worker. Features are multiplied with `input_scale` (the bytes of
+    mean; where it has a method `mean_of_rows`, that is called instead when all rows count the same, which is faster.
+    `optimizer` is called with the module of each worker. Features are multiplied with `input_scale` (the bytes of
     images with 1/255). `schedule(step, steps)` is the factor of the learning rate at a step (counted from 0) of all steps.
     `batch_size` is the most rows of an optimiser step over all workers; `accumulate` cuts a worker's part of it into that
     many pieces that are computed one after another, which bounds memory and changes nothing else. `target` says whether

@@ -36,7 +36,7 @@ class Learner:
         self._called = replica.wrap(self.module)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self._mean: Callable[[Any, Any], Any] | None = getattr(training.loss, "mean", None)
+        self._mean: Callable[[Any, Any], Any] | None = getattr(training.loss, "mean_of_rows", None)
 
     def step(self, batch: MiniBatch, number: int, epoch: int) -> tuple[float, float]:
         """One optimiser step, `number` counting from 0 over all epochs: the sum of the rows' losses, and of their weights."""

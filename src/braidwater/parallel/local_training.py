@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from braidwater.aggregates.base import Aggregate
-from braidwater.blocks.base import Block
+from braidwater.blocks.base import Array, Block
 from braidwater.blocks.mini_batches import MiniBatches
 from braidwater.blocks.store import MemoryStore, Unit
 from braidwater.engines.base import Engine
 from braidwater.errors import BraidwaterError, EmptyTableError, UnsupportedError, WorkerError
 from braidwater.parallel.base import Data, Replica, Trained, Training
 from braidwater.parallel.checkpoint import Checkpoints, MemberState, join_tensors, split_tensors
+from braidwater.parallel.label_skew import joined, label_summary, warn_of_skew
 from braidwater.parallel.learner import Learner
 from braidwater.parallel.loop import EpochLoop, Report, own_random_numbers
 
@@ -33,7 +34,8 @@ Weights = dict[str, torch.Tensor]
 class LocalState:
     """The training of one worker so far, or the average of several: weights, and how many rows (their weight) are in them.
 
-    `optimizers` holds the optimiser's state of each worker by the number of the first block of its share.
+    `optimizers` holds the optimiser's state of each worker by the number of the first block of its share, and `labels` a
+    summary of the labels of that share.
     """
 
     learner: Learner | None = None
@@ -43,15 +45,16 @@ class LocalState:
     weight: float = 0.0
     weights: Weights = field(default_factory=dict)
     optimizers: dict[int, dict[str, Any]] = field(default_factory=dict)
+    labels: dict[int, Array] = field(default_factory=dict)
 
     def settled(self) -> LocalState:
         """The same without a learner, and without memory in common."""
         if self.learner is None:
-            return LocalState(
-                None, -1, self.steps, self.loss, self.weight, copy.deepcopy(self.weights), dict(self.optimizers)
-            )
-        optimizer = {self.first_block: copy.deepcopy(self.learner.optimizer.state_dict())}
-        return LocalState(None, -1, self.steps, self.loss, self.weight, self.learner.weights(), optimizer)
+            weights, optimizers = copy.deepcopy(self.weights), dict(self.optimizers)
+        else:
+            weights = self.learner.weights()
+            optimizers = {self.first_block: copy.deepcopy(self.learner.optimizer.state_dict())}
+        return LocalState(None, -1, self.steps, self.loss, self.weight, weights, optimizers, dict(self.labels))
 
 
 class LocalTraining(Aggregate[LocalState, LocalState]):
@@ -91,6 +94,7 @@ class LocalTraining(Aggregate[LocalState, LocalState]):
             state.learner = Learner(self.training, Replica(), self.training.epochs * self.epoch_steps)
             state.first_block = block.number
             state.learner.load(self.weights, copy.deepcopy(self.optimizers.get(block.number)))
+        self._note_labels(state, block)
         for batch in self._batches(block).epoch(self.epoch):
             number = self.epoch * self.epoch_steps + state.steps
             loss, weight = state.learner.step(batch, number, self.epoch)
@@ -112,6 +116,7 @@ class LocalTraining(Aggregate[LocalState, LocalState]):
             if tensor.is_floating_point():  # counters of batch normalisation are not averaged
                 tensor.lerp_(theirs.weights[name], share)
         ours.optimizers |= theirs.optimizers
+        ours.labels |= theirs.labels
         ours.steps = max(ours.steps, theirs.steps)
         ours.loss += theirs.loss
         ours.weight = whole
@@ -119,6 +124,13 @@ class LocalTraining(Aggregate[LocalState, LocalState]):
 
     def final(self, state: LocalState) -> LocalState:
         return state.settled()
+
+    def _note_labels(self, state: LocalState, block: Block) -> None:
+        name = self.training.form.design.label
+        if self.shares > 1 and name is not None:
+            found = label_summary(block[name], self.training.target)
+            held = state.labels.get(state.first_block)
+            state.labels[state.first_block] = found if held is None else joined(held, found, self.training.target)
 
     def _batches(self, block: Block) -> MiniBatches:
         store = MemoryStore(block.schema, [Unit(0, block.rows, block.start)], [block.buffer])
@@ -144,6 +156,7 @@ class _AggregateLoop(EpochLoop):
         self._engine = engine
         self._optimizer_state = optimizer_state
         self._optimizers: dict[int, dict[str, Any]] = {}
+        self._looked_at_labels = False
         self._shares = min(workers, engine.workers, max(len(data.rows.units), 1))
         super().__init__(training, data, Replica(), f"averaging every epoch, {self._shares} shares")
 
@@ -166,6 +179,9 @@ class _AggregateLoop(EpochLoop):
             raise
         if found.steps == 0:
             raise EmptyTableError("There are no rows to train on.")
+        if not self._looked_at_labels:
+            warn_of_skew(found.labels, self.training.target)
+            self._looked_at_labels = True
         self.learner.load(found.weights)
         self.learner.set_rates(progress.epoch * self.batches.steps + found.steps - 1)  # for the record
         self._optimizers = self._next_optimizers(found)

@@ -1,0 +1,154 @@
+"""What a training is asked to be: the settings of a trainer, checked, and what follows from them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from braidwater.deep.building import ModuleSpec, build_module, check_outputs
+from braidwater.deep.inputs import InputForm
+from braidwater.deep.losses import Loss, LossFunction, Target, find_loss
+from braidwater.deep.metrics import find_metrics
+from braidwater.deep.optimizers import OptimizerChoice, OptimizerPlan
+from braidwater.deep.schedules import Schedule, find_schedule
+from braidwater.encoding import FittedEncoding
+from braidwater.errors import LabelError, OptionError
+from braidwater.parallel import Strategy, Training, strategy_class
+from braidwater.parallel.base import Precision
+
+KINDS = ("trainer", "mlp", "cnn")
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when the validation loss has not sunk by `min_improvement` for `patience` epochs; the best weights are kept."""
+
+    patience: int = 3
+    min_improvement: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.patience < 1:
+            raise OptionError("patience", self.patience, "at least 1 epoch")
+
+
+class Settings:
+    """The settings of `Trainer`, which describes them, and the module, loss and `Training` that they make."""
+
+    def __init__(
+        self,
+        module: ModuleSpec,
+        *,
+        module_arguments: Mapping[str, Any] | None = None,
+        loss: str | LossFunction = "auto",
+        label_kind: Target | None = None,
+        optimizer: OptimizerChoice = "adamw",
+        optimizer_arguments: Mapping[str, Any] | None = None,
+        learning_rate: float = 1e-3,
+        schedule: str | Schedule | None = None,
+        strategy: str | Strategy = "auto",
+        workers: int | None = None,
+        epochs: int = 10,
+        batch_size: int = 128,
+        precision: Precision = "float32",
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        early_stopping: EarlyStopping | int | None = None,
+        freeze: Sequence[str] = (),
+        groups: Mapping[str, float] | None = None,
+        metrics: Sequence[str] = (),
+        nulls: str | float = "refuse",
+        standardise: bool = True,
+        seed: int = 0,
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int | Literal["epoch"] = "epoch",
+        resume: bool = True,
+        max_restarts: int = 0,
+        kind: str = "trainer",
+    ) -> None:
+        self.module = module
+        self.module_arguments = dict(module_arguments or {})
+        self.loss = loss
+        self.label_kind = label_kind
+        self.optimizer = OptimizerPlan(
+            optimizer, learning_rate, dict(optimizer_arguments or {}), tuple(freeze), dict(groups or {})
+        )
+        self.schedule = find_schedule(schedule)
+        self.strategy = strategy
+        self.workers = workers
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.precision = precision
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self.early_stopping = EarlyStopping(early_stopping) if isinstance(early_stopping, int) else early_stopping
+        self.metrics = tuple(metrics)
+        self.nulls = nulls
+        self.standardise = standardise
+        self.seed = seed
+        self.checkpoint = None if checkpoint is None else str(checkpoint)
+        self.checkpoint_every = checkpoint_every
+        self.resume = resume
+        self.max_restarts = max_restarts
+        self.kind = kind
+        self._check()
+
+    def _check(self) -> None:
+        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("accumulate", self.accumulate)):
+            if not isinstance(value, int) or value < 1:
+                raise OptionError(name, value, "a whole number from 1 on")
+        if self.precision not in ("float32", "bf16", "float64"):
+            raise OptionError("precision", self.precision, "one of float32, bf16, float64")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise OptionError("clip_norm", self.clip_norm, "a norm above 0")
+        if self.checkpoint_every != "epoch" and (
+            not isinstance(self.checkpoint_every, int) or self.checkpoint_every < 1
+        ):
+            raise OptionError("checkpoint_every", self.checkpoint_every, "'epoch' or a number of steps from 1 on")
+        if isinstance(self.strategy, str) and self.strategy != "auto":
+            strategy_class(self.strategy)
+        if self.kind not in KINDS:
+            raise OptionError("kind", self.kind, f"one of {', '.join(KINDS)}")
+
+    def loss_of(self, encoding: FittedEncoding) -> Loss:
+        """The loss, for the kind of label that was encoded."""
+        return find_loss(self.loss, self.label_kind, number_label=encoding.classes is None)
+
+    def make_module(self, form: InputForm, loss: Loss) -> torch.nn.Module:
+        """The module to start from, its outputs compared with what the label needs."""
+        classes = form.encoding.classes
+        if classes is not None and len(classes) < 2:
+            raise LabelError(f"The label has one class only, {classes[0]!r}: there is nothing to tell apart.")
+        outputs = 1 if classes is None else len(classes)
+        module = build_module(self.module, self.module_arguments, form, outputs, self.seed)
+        check_outputs(module, form, loss.target, outputs)
+        return module
+
+    def make_training(self, module: torch.nn.Module, form: InputForm, loss: Loss) -> Training:
+        """What a strategy gets to know of the settings."""
+        classes = form.encoding.classes
+        stopping = self.early_stopping
+        return Training(
+            module=module,
+            loss=loss.function,
+            optimizer=self.optimizer,
+            form=form.rows,
+            input_scale=form.scale if form.image is not None else 1.0,
+            target=loss.target,
+            schedule=self.schedule,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            accumulate=self.accumulate,
+            clip_norm=self.clip_norm,
+            precision=self.precision,
+            seed=self.seed,
+            metrics=find_metrics(self.metrics, loss.target, len(classes or [])),
+            patience=None if stopping is None else stopping.patience,
+            min_improvement=0.0 if stopping is None else stopping.min_improvement,
+            checkpoint=self.checkpoint,
+            checkpoint_every=self.checkpoint_every,
+            max_restarts=self.max_restarts,
+        )
