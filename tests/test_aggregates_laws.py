@@ -111,7 +111,7 @@ EXAMPLES = [
     ),
     NearestCenters(design(), random.normal(size=(1, 4, WIDTH)) + MEAN, MEAN, SPREAD, labelled=True),
     Moments(design_of([NumberTerm(("a", "b"), 0)], ["a", "b"]), kernel="fused"),
-    DrawnRows(FLOATS, MEAN[None, :2], 5, seed=3, kernel="fused"),
+    DrawnRows(FLOATS, MEAN[None, :2], 5, seed=3, near=True, kernel="fused"),
     DrawnRows(FLOATS, None, 5, seed=3, kernel="fused"),
     DrawnRows(design(), MEAN[None], 5, seed=3),
     DrawnRows(design(), None, 5, seed=3),

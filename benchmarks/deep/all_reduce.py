@@ -9,7 +9,7 @@ python benchmarks/deep/all_reduce.py --rounds 3
 from __future__ import annotations
 
 import time
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ BATCH, EPOCHS, WORKERS = 256, 6, 2
 bench = Benchmark("6 epochs of two workers, 256 rows a step", rows=128_000, make_data=write_rows)
 
 
-@cache
 def training() -> Any:
     from braidwater.blocks.windows import RowForm
     from braidwater.deep.losses import LOSSES

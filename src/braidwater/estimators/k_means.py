@@ -159,7 +159,8 @@ class Lloyd(Iteration[Clustering]):
             return np.repeat(rows[None], self.runs, axis=0)
         seeds = []
         for run in range(self.runs):
-            chosen = InMemory(self.k, n_init=1, random_state=(self.seed + run) % 2**32)
+            # on a few dozen rows several starts cost nothing
+            chosen = InMemory(self.k, n_init=5, random_state=(self.seed + run) % 2**32)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # fewer different candidates than clusters is dealt with later
                 chosen.fit(candidates, sample_weight=np.maximum(counts.weight[0], 1e-300))

@@ -19,8 +19,8 @@ def early_rows(mixed: Any, start: Any, speed: Any, limit: float, found: Any) -> 
     """The rows that may ring before `limit`: their numbers to `found`, and how many there are.
 
     `mixed` (uint64) is what the seed makes of row 0, `start` (uint64) the number of the first row, `speed` ``(rows,)`` how
-    fast the clocks run. A clock of speed s and uniform number u rings at ``-log(u) / s``, which is not before ``(1 - u) / s``: a look that
-    saves the logarithm.
+    fast the clocks run. A clock of speed s and uniform number u rings at ``-log(u) / s``, which is not before
+    ``(1 - u) / s``: a look that saves the logarithm.
     """
     count = 0
     for i in range(speed.shape[0]):

@@ -46,8 +46,13 @@ class LocalEngine(Engine):
         return self._workers or current_options().workers
 
     def aggregate(self, source: BlockSource, aggregate: Aggregate[Any, Result]) -> Result:
-        if not aggregate.exact and source.store is None and source.encoder is not None and self.workers > 1:
-            self.materialise(source)  # a worker's share of the blocks is only known once they have been cut
+        if (
+            not aggregate.exact
+            and source.store is None
+            and source.encoder is not None
+            and self._shares(source) == 1 < self.workers
+        ):
+            self.materialise(source)  # one stream can be shared out only once its blocks have been cut
         source.passes_done += 1
         number = source.passes_done
         origin = self._origin(source)
@@ -110,14 +115,21 @@ class LocalEngine(Engine):
         return self._fold_shares([StoreFeed(store, share=(n, workers)) for n in range(workers)], aggregate)
 
     def _over_table(self, source: BlockSource, aggregate: Aggregate[Any, Any]) -> tuple[Any, int, int]:
-        with TableFeed(source) as feed:  # leaving it by an error leaves no file behind
-            exact = aggregate.exact
-            outcome = self._fold_exact(feed, aggregate, self.workers) if exact else self._fold_shares([feed], aggregate)
+        shares = None if aggregate.exact else self._shares(source)
+        with TableFeed(source, shares) as feed:  # leaving it by an error leaves no file behind
+            if shares is None:
+                outcome = self._fold_exact(feed, aggregate, self.workers)
+            else:
+                outcome = self._fold_shares([feed] * shares, aggregate)
             source.check_unchanged()
             feed.finish()
         if source.rows_dropped:
             emit(RowsDropped(rows=source.rows_dropped, reason="NULLs, by the policy 'drop'"))
         return outcome
+
+    def _shares(self, source: BlockSource) -> int:
+        """How many workers can read the table at a time, each a run of its partitions."""
+        return min(self.workers, len(source.partitions()))
 
     def _fold_exact(
         self, feed: TableFeed | StoreFeed, aggregate: Aggregate[Any, Any], workers: int

@@ -72,36 +72,46 @@ class TableFeed:
     """The table itself: read, encoded, kept where it will be read again.
 
     Partitions are taken by one worker each; a table that is one stream is shared, every worker pulling the rows of a block
-    at a time and encoding them on its own.
+    at a time and encoding them on its own. With `shares` worker i reads the i-th of so many runs of partitions, in order.
     """
 
-    def __init__(self, source: BlockSource) -> None:
+    def __init__(self, source: BlockSource, shares: int | None = None) -> None:
         self._source = source
         self._partitions = source.partitions()
+        self._shares = shares
         self._writer = source.writer() if source.encoder is not None else None
         self._lock = Lock()
         self._next_partition = 0
         self._shared: Iterator[tuple[Key, list[pa.RecordBatch]]] | None = None
         self._taken = 0
         self._kept = 0
-        if len(self._partitions) == 1:
+        if len(self._partitions) == 1 and shares is None:
             self._shared = self._stream(0)
 
     def pieces(self, worker: int) -> Iterator[Piece]:
         if self._shared is not None:
             yield from self._from_shared(worker)
             return
-        while True:
-            with self._lock:
-                number = self._next_partition
-                self._next_partition += 1
-            if number >= len(self._partitions):
-                return
+        for number in self._numbers(worker):
             count = 0
             for key, batches in self._stream(number):
                 yield self._piece(worker, key, batches)
                 count += 1
             yield Piece((number, count), worker, None, last=True)
+
+    def _numbers(self, worker: int) -> Iterator[int]:
+        """The partitions of a worker: those of its share, or the next one that nobody has."""
+        count = len(self._partitions)
+        if self._shares is not None:
+            yield from range(count * worker // self._shares, count * (worker + 1) // self._shares)
+            return
+        while True:
+            with self._lock:
+                number = self._next_partition
+                self._next_partition += 1
+            if number >= count:
+                return
+            yield number
 
     def _from_shared(self, worker: int) -> Iterator[Piece]:
         assert self._shared is not None
