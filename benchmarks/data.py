@@ -10,15 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 FEATURES = [f"x{j}" for j in range(30)]
+WARM = 1_000_000  # from here on kernels are compiled: with fewer rows the counted call would be the first to import numba
 GROUP = 122_880  # DuckDB's own size of a row group
 
 
 def normal_features(folder: Path, rows: int, *, seed: int = 0) -> None:
     """30 float32 columns of standard normal numbers, a class `y` that follows a logistic model, a number `t`; Parquet, snappy.
 
-    ``warm/rows.parquet`` holds a few of them, for the round that is not counted.
+    ``warm/rows.parquet`` holds `WARM` of them, for the round that is not counted.
     """
-    write_rows(folder / "warm", min(rows, 200_000), seed=seed)
+    write_rows(folder / "warm", min(rows, WARM), seed=seed)
     write_rows(folder, rows, seed=seed)
 
 

@@ -25,7 +25,8 @@ HEAD = """# How fast
 
 Peers side by side in one run: every contender is a process of its own, they take turns, and what is compared is a ratio.
 A figure is the median of the rounds. CPU seconds are those of all threads and children. The first call of each contender, on
-fewer rows, is not counted: imports, compiled kernels and a JVM are ready when the clock starts. Reading Parquet is counted on
+fewer rows, is not counted: imports, compiled kernels (0.7 s in a process that has not used any) and a JVM are ready when the
+clock starts. Reading Parquet is counted on
 both sides wherever the title says so. Where other processes took much of the machine, which each section tells, CPU seconds
 are to be trusted more than wall seconds. `python benchmarks/run.py` makes all of it anew (about half an hour), `--quick` a small
 form of it.

@@ -42,7 +42,9 @@ def test_gram_is_the_matrix_of_centred_products(kernel, classes):
     centred = both - np.average(both, axis=0, weights=W)
     expected = (centred * W[:, None]).T @ centred
     np.testing.assert_allclose(found.products, expected, rtol=1e-9, atol=1e-9 * abs(expected).max())
-    np.testing.assert_allclose(found.uncentred[:WIDTH, :WIDTH], (X * W[:, None]).T @ X, rtol=1e-10, atol=1e-9)
+    np.testing.assert_allclose(
+        found.about(np.zeros(WIDTH))[:WIDTH, :WIDTH], (X * W[:, None]).T @ X, rtol=1e-10, atol=1e-9
+    )
     assert (found.rows, found.weight) == (ROWS, W.sum())
 
 

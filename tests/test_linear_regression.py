@@ -9,6 +9,7 @@ import statsmodels.api as sm
 from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
+from braidwater.encoding import Numeric
 from braidwater.engines import LocalEngine
 from braidwater.errors import EmptyTableError, LabelError, NumericalError, OptionError, RankDeficientWarning
 from braidwater.estimators import LinearRegression
@@ -139,3 +140,17 @@ def test_the_summary_has_a_line_for_each_coefficient():
     text = LinearRegression().fit(X, Y).summary()
     for word in ("adjusted R²", "P>|t|", "condition number", "intercept", "x5"):
         assert word in text
+
+
+def test_without_intercept_a_standardised_model_goes_through_the_means() -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(500, 2)) * [2, 5] + [3, -4]
+    y = features @ [1.0, 2.0] + random.normal(size=500)
+    rows = pa.table({"a": features[:, 0], "b": features[:, 1], "y": y})
+    encoders = {"a": Numeric(standardise=True), "b": Numeric(standardise=True)}
+    model = LinearRegression(fit_intercept=False).fit(rows, label="y", features=encoders)
+    standard = (features - features.mean(axis=0)) / features.std(axis=0)
+    expected = sm.OLS(y, standard).fit()
+    np.testing.assert_allclose(model.coef_, expected.params, rtol=1e-9)
+    np.testing.assert_allclose(model.standard_errors_, expected.bse, rtol=1e-9)
+    assert model.intercept_ == 0

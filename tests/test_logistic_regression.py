@@ -377,3 +377,17 @@ def test_fast_precision_keeps_columns_far_from_zero_in_float64():
     np.testing.assert_allclose(fast, exact, rtol=1e-10)
     with pytest.raises(OptionError, match="precision='half'"):
         LogisticRegression(precision="half").fit(rows, labels)
+
+
+@pytest.mark.parametrize("solver", ["newton", "lbfgs", "cg"])
+def test_without_intercept_a_standardised_model_goes_through_the_means(solver: str) -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(800, 2)) * [2, 5] + [3, -4]
+    y = (features @ [0.5, 0.3] + random.logistic(size=800) > 0).astype(int)
+    rows = pa.table({"a": features[:, 0], "b": features[:, 1], "y": y})
+    encoders = {"a": Numeric(standardise=True), "b": Numeric(standardise=True)}
+    model = LogisticRegression(fit_intercept=False, solver=solver).fit(rows, label="y", features=encoders)
+    expected = sm.Logit(y, (features - features.mean(axis=0)) / features.std(axis=0)).fit(disp=0, tol=1e-12)
+    np.testing.assert_allclose(model.coef_[0], expected.params, rtol=1e-6)
+    np.testing.assert_allclose(model.standard_errors_[0], expected.bse, rtol=1e-5)
+    assert model.intercept_[0] == 0

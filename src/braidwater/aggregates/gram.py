@@ -59,10 +59,11 @@ class GramResult:
         """Standard deviations of the features (divided by the weight), 1 for constant ones."""
         return scale_of(self.mean[: self.width], np.diag(self.features) / max(self.weight, 1e-300))
 
-    @property
-    def uncentred(self) -> Array:
-        """``sum(w x x')`` about zero, for models without an intercept."""
-        return self.products + self.weight * np.outer(self.mean, self.mean)
+    def about(self, origin: Array) -> Array:
+        """``sum(w (x - origin) (x - origin)')``, of features about `origin` ``(width,)`` and of the label about zero."""
+        gap = self.mean.copy()
+        gap[: self.width] -= origin
+        return self.products + self.weight * np.outer(gap, gap)
 
 
 class Gram(Aggregate[GramState, GramResult]):

@@ -23,7 +23,7 @@ from braidwater.engines import Engine, default_engine
 from braidwater.errors import EmptyTableError, NumericalError, OptionError, RankDeficientWarning
 from braidwater.estimators.base import TableEstimator, Target, Training, is_tabular
 from braidwater.estimators.coefficient_table import CoefficientTable
-from braidwater.estimators.logistic_problem import Coordinates
+from braidwater.estimators.logistic_problem import Coordinates, origin_of
 from braidwater.kernels import choose_kernel
 from braidwater.kernels.choice import KernelName
 from braidwater.metrics import NumberEvaluation
@@ -112,9 +112,9 @@ class LeastSquares(Iteration[Fit]):
         products, cross = gram.features, gram.cross[:, 0]
         center = mean
         if not self.fit_intercept:
-            center = np.zeros(width)
-            products = gram.uncentred[:width, :width]
-            cross = gram.uncentred[:width, width]
+            center = origin_of(self.design)
+            about = gram.about(center)
+            products, cross = about[:width, :width], about[:width, width]
         spread = np.diag(products) / gram.weight
         free = ~is_constant(mean, spread) if self.fit_intercept else spread > 0
         scale = np.where(free, np.sqrt(np.maximum(spread, 0)), 1.0)
@@ -129,7 +129,7 @@ class LeastSquares(Iteration[Fit]):
     def _squares(self, gram: GramResult, coordinates: Coordinates, solved: Array, mean: float) -> tuple[float, float]:
         """Residual and total sums of squares, the latter about the mean where there is an intercept."""
         width = gram.width
-        products = gram.products if self.fit_intercept else gram.uncentred
+        products = gram.products if self.fit_intercept else gram.about(coordinates.center)
         slopes = solved[:-1] / coordinates.scale
         total = float(products[width, width])
         residual = (

@@ -15,7 +15,7 @@ from braidwater.blocks.base import Array
 from braidwater.encoding.design import Design
 from braidwater.errors import LabelError, NumericalError
 from braidwater.estimators.logistic_inference import Inference, examine
-from braidwater.estimators.logistic_problem import Coordinates, Problem
+from braidwater.estimators.logistic_problem import Coordinates, Problem, origin_of
 from braidwater.estimators.optimisers import Evaluation, Optimum, lockstep
 from braidwater.events import Metric, emit
 from braidwater.kernels.choice import KernelName
@@ -123,8 +123,8 @@ class LogisticPath(Iteration[list[Solution]]):
         shares = np.array([1 - target[0], target[0]]) if c == 1 else target
         self._check_classes(shares, first.weight)
         constant = is_constant(mean, variance)
-        center = mean if self.fit_intercept else np.zeros(width)
-        spread = variance if self.fit_intercept else variance + mean**2
+        center = mean if self.fit_intercept else origin_of(self.design)
+        spread = variance if self.fit_intercept else variance + (mean - center) ** 2
         if not self.fit_intercept:
             constant = spread == 0
         scale = np.where(constant, 1.0, np.sqrt(np.maximum(spread, 0)))

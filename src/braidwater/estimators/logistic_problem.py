@@ -58,6 +58,11 @@ class Coordinates:
         return matrix
 
 
+def origin_of(design: Design) -> Array:
+    """The point that a model without intercept goes through, in raw columns ``(width,)``: where the user's columns are 0."""
+    return np.zeros(design.width) if design.center is None else design.center
+
+
 @dataclass(frozen=True)
 class Problem:
     """Minimise ``mean loss + sum(ridge v^2) / 2 + sum(lasso |v|)`` over the free ones of the weights v.

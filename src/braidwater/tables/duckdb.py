@@ -156,7 +156,9 @@ def files_table(function: str, files: Sequence[str], *, name: str, hive: bool = 
     arguments: list[exp.Expression] = [exp.array(*(exp.Literal.string(file) for file in files))]
     if hive:
         arguments.append(exp.EQ(this=exp.column("hive_partitioning"), expression=exp.true()))
-    if function == "read_csv":  # a quoted nothing is an empty text, an unquoted one is NULL: as pandas and pyarrow write them
+    if (
+        function == "read_csv"
+    ):  # a quoted nothing is an empty text, an unquoted one is NULL: as pandas and pyarrow write them
         arguments.append(exp.EQ(this=exp.column("allow_quoted_nulls"), expression=exp.false()))
     query = exp.select("*").from_(exp.Table(this=exp.Anonymous(this=function, expressions=arguments)))
     size = sum(Path(file).stat().st_size for file in files)

@@ -47,10 +47,9 @@ def _first_line(kind: type) -> str:
 def _leaves(kind: type) -> list[type]:
     """The implementations of a contract that come with braidwater, by name."""
     import_module("braidwater.engines")
-    below: list[type] = [
-        c for c in kind.__subclasses__() if c.__module__.startswith("braidwater.") and not isabstract(c)
-    ]
-    return sorted(below, key=lambda c: c.__name__)
+    below: list[type] = kind.__subclasses__()
+    ours = [c for c in below if c.__module__.startswith("braidwater.") and not isabstract(c)]
+    return sorted(ours, key=lambda c: c.__name__)
 
 
 def _rows(lines: list[list[str]]) -> str:
