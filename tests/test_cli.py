@@ -76,10 +76,10 @@ def test_train_reports_what_python_computes(home: Path) -> None:
     assert set(found["metrics"]) == {"accuracy", "log_loss", "roc_auc"}
     assert found["plan"]["chosen"]["strategy"] == "data"
     assert found["plan"]["steps"]["measured"]["seconds"] > 0
-    training = load_model(home / "late").document["training"]
-    assert training["metrics"] == found["metrics"]
-    assert training["schema"]["distance"] == "double"
-    assert training["plan"]["text"] == found["plan"]["text"]
+    saved = load_model(home / "late").document
+    assert saved["metrics"] == found["metrics"]
+    assert saved["fitted"]["trained_on_"]["schema"]["distance"] == "double"
+    assert saved["plan"]["text"] == found["plan"]["text"]
 
 
 def test_the_options_mean_what_their_names_say() -> None:

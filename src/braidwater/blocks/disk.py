@@ -14,6 +14,7 @@ import os
 import shutil
 import struct
 import time
+import weakref
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,14 +46,13 @@ class DiskStore(BlockStore):
 
     def __init__(self, path: Path, *, temporary: bool = False) -> None:
         self.path = Path(path)
-        self._temporary = temporary
-        self._owner = os.getpid()
-        self._file = -1
         index = _read_index(self.path)
         self.schema = BlockSchema.from_json(index["schema"])
         self.units = [Unit(*unit) for unit in index["units"]]
         self.rows_dropped = int(index["rows_dropped"])
         self._file, self._direct = _open_for_reading(self.path)
+        # at the latest when the interpreter ends; a process that got the store by pickle never removes the file
+        self._release = weakref.finalize(self, _let_go, self._file, self.path if temporary else None, os.getpid())
         with suppress(OSError):
             os.utime(self.path)  # least recently used goes first when the quota is reached
 
@@ -77,15 +77,7 @@ class DiskStore(BlockStore):
         return Block(self.schema, buffer[:size], unit.rows, start=unit.start, number=number)
 
     def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-        if self._temporary and os.getpid() == self._owner:
-            self.path.unlink(missing_ok=True)
-
-    def __del__(self) -> None:
-        if getattr(self, "_file", -1) >= 0:
-            self.close()
+        self._release()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DiskStore, (self.path,)
@@ -152,6 +144,12 @@ class DiskWriter(StoreWriter):
             os.close(self._file)
             self._file = -1
         self._partial.unlink(missing_ok=True)
+
+
+def _let_go(file: int, path: Path | None, owner: int) -> None:
+    os.close(file)
+    if path is not None and os.getpid() == owner:
+        path.unlink(missing_ok=True)
 
 
 def open_cached(path: Path) -> DiskStore | None:

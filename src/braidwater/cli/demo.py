@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 import braidwater as bw
-from braidwater.cli.models import coefficients, save_trained, scalars
+from braidwater.cli.models import coefficients, scalars
 from braidwater.cli.output import print_figures
 from braidwater.report import Record, Report
 from braidwater.report.html import figure
@@ -110,7 +110,7 @@ def _finish(trained: Trained, test: Table, predictions: str, folder: Path) -> No
     bw.write_table(trained.model.predict(test), predictions)
     metrics = scalars(trained.evaluation)
     print_figures({f"{name} (held-out rows)": value for name, value in metrics.items()})
-    save_trained(trained.model, str(folder), {"metrics": metrics, "plan": trained.plan.to_json()})
+    trained.model.save(folder, metrics=metrics)
     typer.echo(f"predictions in {predictions}\nmodel in {folder}")
 
 

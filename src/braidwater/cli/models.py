@@ -6,14 +6,11 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from braidwater.cli.job import Job, check_names
-from braidwater.cli.output import strict
 from braidwater.errors import UnsupportedError, UserError
 from braidwater.report.models import estimator, find
-from braidwater.saving import load_model, save_model
 from braidwater.tables import Table
 
 _NETS = ("mlp", "cnn")
@@ -162,10 +159,3 @@ def own_figures(model: Any) -> dict[str, float]:
         if value is not None:
             found[name] = float(value.sum()) if hasattr(value, "sum") else float(value)
     return found
-
-
-def save_trained(model: Any, path: str, training: Mapping[str, Any]) -> Path:
-    """Save the model, with what is known of its training (metrics, plan, schema of the table) in its document."""
-    folder = Path(model.save(path) or path)
-    saved = load_model(folder)
-    return save_model(folder, saved.kind, {**saved.document, "training": strict(training)}, saved.arrays)

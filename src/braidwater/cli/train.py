@@ -14,7 +14,6 @@ from braidwater.cli.models import (
     fit_arguments,
     make_model,
     own_figures,
-    save_trained,
     scalars,
 )
 from braidwater.cli.output import print_figures, print_json
@@ -54,12 +53,7 @@ def train(job: Job, *, json: bool) -> None:
             "standard_errors": errors,
             "plan": None if plan is None else plan.to_json(),
         }
-        schema = {field.name: str(field.type) for field in rows.schema}
-        saved = (
-            None
-            if job.output is None
-            else save_trained(model, job.output, {**summary, "table": rows.name, "schema": schema})
-        )
+        saved = None if job.output is None else model.save(job.output, metrics=metrics)
         if job.report is not None:
             _report(job, summary, evaluation, record, plan).write(job.report)
     if json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -84,6 +84,8 @@ class Trainer(Settings):
             held_out = table(validation)
         if not rows.statistics([]).rows:
             raise EmptyTableError(f"Table {rows.name!r} has no rows to train on.")
+        schema = {field.name: str(field.type) for field in rows.schema}
+        self.trained_on_ = {"table": rows.name, "rows": rows.statistics([]).rows, "schema": schema}
         with running(self.kind, rows=rows.statistics([]).rows, passes=self.epochs):
             self._fit(rows, held_out, self.encode(rows, label, features, exclude, weight), engine)
         return self
@@ -183,8 +185,12 @@ class Trainer(Settings):
                 return engine.aggregate(source, NumberEvaluation(design, predictor))
             return engine.aggregate(source, ClassEvaluation(design, predictor, len(self.classes_)))
 
-    def save(self, path: str | Path) -> Path:
-        """Write the trained model into the folder `path` (safetensors and JSON); `Trainer.load` reads it back."""
+    def save(self, path: str | Path, *, metrics: Mapping[str, Any] | None = None) -> Path:
+        """Write the trained model into the folder `path` (safetensors and JSON); `Trainer.load` reads it back.
+
+        What it was trained on (table, schema, rows), its plan with the measured figures, and `metrics` if you give some are
+        written down with it.
+        """
         self._require_fitted()
         document = {
             "module": factory_path(self.module),
@@ -195,7 +201,9 @@ class Trainer(Settings):
             "strategy": str(self.strategy_),
             "encoding": self.encoding_.to_json(),
             "history": self.history_,
-            "plan": None if self.plan_ is None else str(self.plan_),
+            "trained_on": self.trained_on_,
+            "plan": None if self.plan_ is None else self.plan_.to_json(),
+            "metrics": dict(metrics or {}),
         }
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.module_.state_dict().items()}
         return save_model(path, self.kind, document, arrays)
@@ -220,6 +228,7 @@ class Trainer(Settings):
         trainer.encoding_ = FittedEncoding.from_json(document["encoding"])
         trainer.target_ = document["target"]
         trainer.history_ = document["history"]
+        trainer.trained_on_ = document["trained_on"]
         trainer.strategy_ = document["strategy"]
         outputs = len(trainer.classes_) if trainer.classes_ is not None else 1
         form = InputForm(trainer.encoding_, trainer.precision)
