@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 FEATURES = [f"x{j}" for j in range(30)]
-WARM = 1_000_000  # from here on kernels are compiled: with fewer rows the counted call would be the first to import numba
+WARM = (
+    1_000_000  # from here on kernels are compiled: with fewer rows the counted call would be the first to import numba
+)
 GROUP = 122_880  # DuckDB's own size of a row group
 
 

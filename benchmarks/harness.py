@@ -115,7 +115,9 @@ class Benchmark:
         report(self.title, given.rows, figures)
         for name, reason in self._skipped.items():
             print(f"{name}: left out, {reason}")
-        self._keep(given.results, given.rows, given.rounds, figures, max(others, 0.0))
+        command = f"--rows {given.rows} --rounds {given.rounds}"
+        command += "".join(f' --only "{name}"' for name in given.only or [])
+        self._keep(given.results, given.rows, given.rounds, figures, max(others, 0.0), command)
 
     def _measure(self, name: str, data: Path) -> None:
         """In the contender's own process: one call that is not counted, then one that is."""
@@ -176,7 +178,7 @@ class Benchmark:
         ours = self._contenders[name][1]
         return Figures(name, median("wall"), median("cpu"), peak, runs[-1]["found"], ours, values, runs)
 
-    def _keep(self, folder: Path, rows: int, rounds: int, figures: list[Figures], others: float) -> None:
+    def _keep(self, folder: Path, rows: int, rounds: int, figures: list[Figures], others: float, command: str) -> None:
         """The figures for `docs/benchmarks.md`, with what a reader needs to see them again.
 
         `others` is the share of the machine that other processes took meanwhile: above a few percent, trust CPU seconds only.
@@ -187,7 +189,7 @@ class Benchmark:
             "title": self.title,
             "rows": rows,
             "rounds": rounds,
-            "command": f"python {script} --rows {rows} --rounds {rounds}",
+            "command": f"python {script} {command}",
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine(),
             "taken_by_others": round(others, 3),
