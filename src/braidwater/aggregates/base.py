@@ -40,7 +40,7 @@ class Aggregate(ABC, Generic[State, Result]):
 
     @abstractmethod
     def transition(self, state: State, block: Any) -> State:
-        """Fold the rows of `block` (a `Block`, or a `RawBlock` where the source has no encoder) into `state`, in place if it likes."""
+        """Fold the rows of `block` (a `RawBlock` where the source has no encoder) into `state`, in place if it likes."""
 
     @abstractmethod
     def merge(self, state: State, other: State) -> State:
