@@ -8,9 +8,10 @@ import pytest
 from sklearn.base import BaseEstimator
 
 from braidwater import estimators
+from braidwater.errors import DataWarning
 from braidwater.estimators import PCA, KMeans, LinearRegression, LogisticRegression
 from braidwater.saving import load_model
-from braidwater.tables import write_table
+from braidwater.tables import table, write_table
 from braidwater.testing.estimators import ESTIMATOR_CHECKS, example_rows, fit
 
 ESTIMATORS = {
@@ -41,3 +42,12 @@ def test_a_saved_model_says_what_it_was_trained_on_and_how(tmp_path):
     assert document["fitted"]["trained_on_"]["schema"]["colour"] == "string"
     assert document["fitted"]["trained_on_"]["rows"] == 3000
     assert document["plan"]["steps"]["measured"]["seconds"] > 0
+
+
+def test_predictions_that_leave_out_an_offset_say_so():
+    rows = example_rows()
+    model = LogisticRegression().fit(rows, features=["x0"], label="class", offset="x2")
+    with pytest.warns(DataWarning, match="offset 'x2', which predictions leave out"):
+        model.predict(table(rows))
+    with pytest.warns(DataWarning, match="offset 'x2'"):
+        model.evaluate(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from braidwater.encoding.design import Design
 from braidwater.encoding.encoding import Encoding, Features, FittedEncoding
 from braidwater.encoding.numeric import is_number
 from braidwater.engines import Engine, LocalEngine, default_engine
-from braidwater.errors import EmptyTableError, OptionError, UnsupportedError
+from braidwater.errors import DataWarning, EmptyTableError, OptionError, UnsupportedError
 from braidwater.estimators.arrays import array_table
 from braidwater.events import Planned, emit, running
 from braidwater.planner import Plan, plan_table
@@ -265,6 +266,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         encoding = self.encoding_
         if encoding is None:
             encoding = self._encoding_by_name(rows)
+        _warn_of_offset(encoding)
         taken = [field.name for field in fields if field.name in rows.column_names]
         if taken:
             raise UnsupportedError(f"Table {rows.name!r} has a column {taken[0]!r} already; rename it in a SELECT.")
@@ -282,6 +284,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         rows = table(X)
         _refuse_empty(rows)
         encoding = self.encoding_ or self._encoding_by_name(rows)
+        _warn_of_offset(encoding)
         fitted_label = encoding.label
         label = label or (fitted_label.column if fitted_label is not None else None)
         if label is None:
@@ -330,6 +333,13 @@ def is_tabular(X: Any) -> bool:
         return True
     module = type(X).__module__.partition(".")[0]
     return module in ("duckdb", "_duckdb", "ibis", "adbc_driver_manager", "psycopg", "pyspark")
+
+
+def _warn_of_offset(encoding: FittedEncoding) -> None:
+    """Predictions are of the features alone: say so where the model was fitted with an offset."""
+    if encoding.offset is not None:
+        message = f"The model was fitted with the offset {encoding.offset.column!r}, which predictions leave out."
+        warnings.warn(f"{message} Add it to decision_function(X) for those that hold it.", DataWarning, stacklevel=4)
 
 
 def _has_text(X: Any) -> bool:
