@@ -28,7 +28,7 @@ A figure is the median of the rounds. CPU seconds are those of all threads and c
 fewer rows, is not counted: imports, compiled kernels (0.7 s in a process that has not used any) and a JVM are ready when the
 clock starts. Reading Parquet is counted on
 both sides wherever the title says so. Where other processes took much of the machine, which each section tells, CPU seconds
-are to be trusted more than wall seconds. `python benchmarks/run.py` makes all of it anew (about half an hour), `--quick` a small
+are to be trusted more than wall seconds. `python benchmarks/run.py` makes all of it anew, `--quick` a small
 form of it.
 
 ![how many times as long the peers take](benchmarks/ratios.svg)

@@ -1,6 +1,6 @@
 """All benchmarks one after the other, then docs/benchmarks.md.
 
-python benchmarks/run.py            about half an hour on an idle machine
+python benchmarks/run.py            every benchmark, one after the other
 python benchmarks/run.py --quick    a minute or two each, one round, figures in a temporary folder and no document
 """
 
