@@ -88,11 +88,11 @@ class AveragingReplica(GroupReplica):
         self._steps = 0
         self._weight = 0.0
 
-    def pending(self) -> dict[str, float]:
+    def state(self) -> dict[str, float]:
         return {"steps": self._steps, "weight": self._weight}
 
-    def remember(self, pending: dict[str, float]) -> None:
-        self._steps, self._weight = int(pending["steps"]), pending["weight"]
+    def load_state(self, state: dict[str, float], learner: Learner) -> None:
+        self._steps, self._weight = int(state["steps"]), state["weight"]
 
     def stepped(self, learner: Learner, weight: float) -> None:
         self._steps += 1

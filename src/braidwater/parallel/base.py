@@ -115,16 +115,42 @@ class Strategy(ABC):
 
 
 class Replica:
-    """One worker's part in a strategy: what it adds around a step and around an epoch. As it stands: a worker alone."""
+    """One worker's part in a strategy: what it adds around a module, a step and an epoch. As it stands: a worker alone.
+
+    `rank` of `size` is the worker's place in the gang. `data_rank` of `data_size` says whose rows it computes on: the members
+    that hold the parts of one module share them, so `data_size` is then smaller than `size`. The methods called
+    "collective" are called by all workers at the same point, and may talk.
+    """
 
     rank = 0
     size = 1
+    data_rank = 0
+    data_size = 1
     share: Share = "batch"
     # whether optimiser and module are the same on all workers, so that worker 0 alone writes them down
     replicated = True
+    # whether the module talks inside its forward pass, so that workers without rows must run it too
+    talks_in_forward = False
+    # whether a checkpoint of it can be taken up by another number of workers
+    resizable = False
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the rows this worker reports are its own, and not those of another part of the same module."""
+        return self.rank == self.data_rank
+
+    def learner(self, training: Training, steps: int) -> Learner:
+        """The learner that takes this worker's steps, `steps` of them in the whole training."""
+        from braidwater.parallel.learner import Learner
+
+        return Learner(training, self, steps)
+
+    def place(self, module: torch.nn.Module) -> torch.nn.Module:
+        """This worker's part of the module: what the optimiser is made for. Collective."""
+        return module
 
     def wrap(self, module: torch.nn.Module) -> torch.nn.Module:
-        """The module to call in training."""
+        """What is called in training instead of the placed module."""
         return module
 
     def backward(self, last: bool) -> AbstractContextManager[Any]:
@@ -138,21 +164,34 @@ class Replica:
         """
         return weight
 
+    def clip(self, parameters: Sequence[torch.nn.Parameter], norm: float) -> None:
+        """Scale the gradients so that the norm of all of them, wherever they lie, is at most `norm`. Collective."""
+        from torch.nn.utils import clip_grad_norm_
+
+        clip_grad_norm_(parameters, norm)
+
     def stepped(self, learner: Learner, weight: float) -> None:
         """After the optimiser's step on rows of total `weight`."""
 
     def settle(self, learner: Learner) -> None:
         """Make the weights those of the whole training: before they are validated, written down or handed over."""
 
-    def pending(self) -> dict[str, float]:
-        """What this worker has to remember between two steps, for a checkpoint."""
+    def weights(self, learner: Learner) -> dict[str, torch.Tensor]:
+        """A copy of the state of the whole module, under the names of the module handed in. Collective.
+
+        Workers other than 0 may give an empty dictionary where they hold only a part.
+        """
+        return {name: tensor.detach().clone() for name, tensor in learner.module.state_dict().items()}
+
+    def state(self) -> Any:
+        """What this worker has to remember between two steps, for a checkpoint: plain values and tensors in any nesting."""
         return {}
 
-    def remember(self, pending: dict[str, float]) -> None:
-        """Take up what `pending` gave."""
+    def load_state(self, state: Any, learner: Learner) -> None:
+        """Take up what `state` gave."""
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The sums of `values` over all workers."""
+        """The sums of `values` over the workers with rows of their own. Collective."""
         return list(values)
 
     def barrier(self) -> None:

@@ -15,8 +15,8 @@ class GroupReplica(Replica):
     """A member of a gang. Strategies that run in one derive from it."""
 
     def __init__(self, member: Member) -> None:
-        self.rank = member.rank
-        self.size = member.size
+        self.rank = self.data_rank = member.rank
+        self.size = self.data_size = member.size
 
     def sum(self, values: Sequence[float]) -> list[float]:
         total = torch.tensor(values, dtype=torch.float64)

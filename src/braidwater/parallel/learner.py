@@ -30,7 +30,7 @@ class Learner:
         self.replica = replica
         self.total_steps = total_steps
         self.dtype = torch.float64 if training.precision == "float64" else torch.float32
-        self.module = copy.deepcopy(training.module).to(self.dtype)
+        self.module = replica.place(copy.deepcopy(training.module).to(self.dtype))
         self.module.train()
         self.optimizer = training.optimizer(self.module)
         self._called = replica.wrap(self.module)
@@ -46,18 +46,28 @@ class Learner:
         divisor = replica.divisor(weight, batch, weights is not None)
         self.set_rates(number)
         self.optimizer.zero_grad()
-        if training.accumulate == 1 and weights is None and divisor == batch.rows and self._mean is not None:
-            total = self._from_mean(self._mean, features, target)
-        else:
-            total = self._from_rows(features, target, weights, divisor, batch)
+        total = self.gradients(features, target, weights, divisor, batch)
         if not math.isfinite(total):
             raise self._not_finite(total, batch, epoch)
         if training.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters, training.clip_norm)
+            replica.clip(self._parameters, training.clip_norm)
         if batch.rows or replica.replicated:
             self.optimizer.step()
         replica.stepped(self, weight)
         return total, weight
+
+    def gradients(
+        self,
+        features: torch.Tensor,
+        target: torch.Tensor,
+        weights: torch.Tensor | None,
+        divisor: float,
+        batch: MiniBatch,
+    ) -> float:
+        """Put the gradient of the weighted sum of the rows' losses over `divisor` into the parameters; that sum."""
+        if self.training.accumulate == 1 and weights is None and divisor == batch.rows and self._mean is not None:
+            return self._from_mean(self._mean, features, target)
+        return self._from_rows(features, target, weights, divisor, batch)
 
     def _from_mean(self, mean: Callable[[Any, Any], Any], features: torch.Tensor, target: torch.Tensor) -> float:
         """Gradients where every row counts the same: a kernel that gives the mean saves 20 us of what follows below."""
@@ -74,7 +84,7 @@ class Learner:
         divisor: float,
         batch: MiniBatch,
     ) -> float:
-        """Gradients of the weighted sum of the rows' losses over `divisor`, in pieces; that sum."""
+        """The same in pieces, with a loss for each row."""
         total = 0.0
         pieces = min(self.training.accumulate, len(features))
         for piece, (inputs, targets, own) in enumerate(_pieces(features, target, weights, pieces)):
@@ -96,10 +106,12 @@ class Learner:
         try:
             with torch.no_grad():
                 for batch in batches:
-                    if not batch.rows:
+                    if not batch.rows and not self.replica.talks_in_forward:
                         continue
                     features, target, weights = self.tensors(batch)
-                    output = self._forward(self.module, features)
+                    output = self.outputs(features)
+                    if not batch.rows:
+                        continue
                     total += _sum(
                         self._losses(self.training.loss, output, target, weights is not None),
                         batch.rows,
@@ -115,6 +127,10 @@ class Learner:
         found = {"validation_loss": total / weight if weight else math.nan}
         # torchmetrics gathers over the process group by itself
         return found | {f"validation_{name}": float(metric.compute()) for name, metric in metrics.items()}
+
+    def outputs(self, features: torch.Tensor) -> torch.Tensor:
+        """What the module says of rows, in evaluation. Collective where the module talks in its forward pass."""
+        return self._forward(self.module, features)
 
     def tensors(self, batch: MiniBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Features, target and row weights of a mini-batch."""
@@ -180,8 +196,8 @@ class Learner:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """A copy of the module's state."""
-        return {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+        """A copy of the whole module's state (see `Replica.weights`)."""
+        return self.replica.weights(self)
 
     def load(self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any] | None = None) -> None:
         """Take over weights, and the state of an optimiser."""

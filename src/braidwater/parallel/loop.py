@@ -24,7 +24,6 @@ from braidwater.parallel.checkpoint import (
     restore_random_state,
     split_tensors,
 )
-from braidwater.parallel.learner import Learner
 
 REPORT_SECONDS = 0.25  # between two reports of a worker inside an epoch
 
@@ -35,7 +34,7 @@ def run_epochs(training: Training, data: Data, replica: Replica, *, strategy: st
     The random number generators of this process are seeded from the training's seed and the worker's rank, and put back
     in the end.
     """
-    with own_random_numbers(training.seed, replica.rank):
+    with own_random_numbers(training.seed, replica.data_rank):
         return EpochLoop(training, data, replica, strategy).to_the_end()
 
 
@@ -50,7 +49,7 @@ class EpochLoop:
         self.replica = replica
         self.data = data
         self.batches = mini_batches(training, data, replica)
-        self.learner = Learner(training, replica, training.epochs * self.batches.steps)
+        self.learner = replica.learner(training, training.epochs * self.batches.steps)
         self.progress = Progress()
         self.best: dict[str, torch.Tensor] | None = None
         self.checkpoints: Checkpoints | None = None
@@ -138,7 +137,8 @@ class EpochLoop:
     def state(self) -> MemberState:
         """What this worker writes down in a checkpoint."""
         found = random_state()
-        tensors, values = dict(found.tensors), {**found.values, "pending": self.replica.pending()}
+        remembered, held = split_tensors(self.replica.state(), "replica")
+        tensors, values = {**found.tensors, **held}, {**found.values, "replica": remembered}
         if self.replica.rank == 0 or not self.replica.replicated:
             tensors |= {f"module/{name}": tensor for name, tensor in self.learner.module.state_dict().items()}
             values["optimizer"], moments = split_tensors(self.learner.optimizer.state_dict(), "optimizer")
@@ -166,7 +166,7 @@ class EpochLoop:
         self.best = _below("best/", first.tensors) or None
         if self.training.patience is not None and self.best is None and self.progress.best_epoch:
             self.best = module  # only worker 0 keeps the best weights in the file, and only its are handed over
-        self.replica.remember(own.values["pending"])
+        self.replica.load_state(join_tensors(own.values["replica"], own.tensors), self.learner)
         restore_random_state(own)
 
 
@@ -188,7 +188,7 @@ class Report:
             emit(PassStarted(number=self.epoch + 1, what="epoch", rows=self.rows, origin=self.origin))
 
     def step(self, rows: int, loss: float, weight: float, step: int) -> None:
-        self._rows += rows
+        self._rows += rows if self.replica.counts_rows else 0
         self._loss += loss
         self._weight += weight
         if time.time() - self._since >= REPORT_SECONDS:
@@ -227,8 +227,8 @@ def mini_batches(training: Training, data: Data, replica: Replica, *, validation
         form,
         batch_size=training.batch_size,
         seed=training.seed,
-        rank=replica.rank,
-        size=replica.size,
+        rank=replica.data_rank,
+        size=replica.data_size,
         share="batch" if validation else replica.share,
         shuffle=not validation,
     )
