@@ -110,6 +110,14 @@ class WorkerLost(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RolledBack(Event):
+    """A loss was not finite: training goes back to its newest checkpoint, its learning rate times `rate_factor` from there on."""
+
+    reason: str
+    rate_factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class RowsDropped(Event):
     """Rows left out by a declared policy."""
 

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from braidwater.deep.inputs import InputForm
 from braidwater.deep.losses import Target
 from braidwater.errors import LabelError, ModelSchemaError, OptionError, UnsafeModelError
+from braidwater.parallel.mixed_precision import weights_dtype
 
 ModuleSpec = torch.nn.Module | str | Callable[..., torch.nn.Module]
 
@@ -131,7 +132,7 @@ def load_weights(module: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -
 
 
 def _forward(module: torch.nn.Module, form: InputForm, rows: int) -> torch.Tensor:
-    dtype = torch.float64 if form.precision == "float64" else torch.float32
+    dtype = weights_dtype(form.precision)
     before = module.training
     first = next(module.parameters(), None)
     module.eval()
@@ -148,4 +149,11 @@ def _forward(module: torch.nn.Module, form: InputForm, rows: int) -> torch.Tenso
         ) from error
     finally:
         module.train(before)
+    if not isinstance(output, torch.Tensor):
+        raise OptionError(
+            "module",
+            type(module).__name__,
+            f"one whose output is a tensor, one row for each row of the input; this one gives a {type(output).__name__}. "
+            "Wrap it in a module whose forward picks the tensor that the loss is to see",
+        )
     return output

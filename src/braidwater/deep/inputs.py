@@ -15,6 +15,7 @@ from braidwater.blocks.windows import RowForm
 from braidwater.encoding import FittedEncoding
 from braidwater.encoding.wide import FittedWide
 from braidwater.parallel.learner import features_tensor
+from braidwater.parallel.mixed_precision import weights_dtype
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class InputForm:
 
     def tensor(self, features: Array) -> torch.Tensor:
         """Features as the module gets them."""
-        dtype = torch.float64 if self.precision == "float64" else torch.float32
+        dtype = weights_dtype(self.precision)
         return features_tensor(np.ascontiguousarray(features), dtype, self.scale)
 
     def encode(self, batch: pa.RecordBatch) -> tuple[Array, Array | None]:

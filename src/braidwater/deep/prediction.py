@@ -11,6 +11,7 @@ import torch
 
 from braidwater.blocks.base import Array
 from braidwater.deep.inputs import InputForm, parts
+from braidwater.parallel.mixed_precision import autocast
 
 FORWARD_ROWS = 1024  # rows that go through the module at a time: activations of an image take a hundred times its bytes
 
@@ -27,8 +28,7 @@ class Predictor:
         """Probabilities ``(rows, classes)`` or predictions ``(rows,)`` in float64, of features ``(rows, ...)``."""
         width = () if self.classes is None else (len(self.classes),)
         found = np.empty((len(features), *width))
-        bf16 = self.form.precision == "bf16"
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.inference_mode(), autocast(self.form.precision, torch.device("cpu")):
             for part in parts(len(features), FORWARD_ROWS):
                 rows = features[part].reshape(-1, *self.form.shape)
                 output = self.module(self.form.tensor(rows)).double()

@@ -18,9 +18,12 @@ from braidwater.deep.schedules import Schedule, find_schedule
 from braidwater.encoding import FittedEncoding
 from braidwater.errors import LabelError, OptionError
 from braidwater.parallel import Strategy, Training, strategy_class
-from braidwater.parallel.base import Precision
+from braidwater.parallel.mixed_precision import Precision
 
 KINDS = ("trainer", "mlp", "cnn")
+
+PRECISIONS = ("float32", "bf16", "fp16", "float64")
+_SAME_PRECISION = {"fp32": "float32", "fp64": "float64", "bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Settings:
         workers: int | None = None,
         epochs: int = 10,
         batch_size: int = 128,
-        precision: Precision = "float32",
+        precision: Precision | str = "float32",
         accumulate: int = 1,
         clip_norm: float | None = None,
         early_stopping: EarlyStopping | int | None = None,
@@ -67,6 +70,9 @@ class Settings:
         checkpoint_every: int | Literal["epoch"] = "epoch",
         resume: bool = True,
         max_restarts: int = 0,
+        max_rollbacks: int = 0,
+        recompute: bool | Sequence[str] = False,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
         kind: str = "trainer",
     ) -> None:
         self.module = module
@@ -81,7 +87,7 @@ class Settings:
         self.workers = workers
         self.epochs = epochs
         self.batch_size = batch_size
-        self.precision = precision
+        self.precision: Any = _SAME_PRECISION.get(precision, precision)
         self.accumulate = accumulate
         self.clip_norm = clip_norm
         self.early_stopping = EarlyStopping(early_stopping) if isinstance(early_stopping, int) else early_stopping
@@ -93,6 +99,9 @@ class Settings:
         self.checkpoint_every = checkpoint_every
         self.resume = resume
         self.max_restarts = max_restarts
+        self.max_rollbacks = max_rollbacks
+        self.recompute = recompute if isinstance(recompute, bool) else tuple(recompute)
+        self.device = device
         self.kind = kind
         self._check()
 
@@ -100,8 +109,13 @@ class Settings:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("accumulate", self.accumulate)):
             if not isinstance(value, int) or value < 1:
                 raise OptionError(name, value, "a whole number from 1 on")
-        if self.precision not in ("float32", "bf16", "float64"):
-            raise OptionError("precision", self.precision, "one of float32, bf16, float64")
+        if self.precision not in PRECISIONS:
+            raise OptionError("precision", self.precision, f"one of {', '.join(PRECISIONS)}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise OptionError("device", self.device, "one of auto, cpu, cuda")
+        for name, value in (("max_restarts", self.max_restarts), ("max_rollbacks", self.max_rollbacks)):
+            if not isinstance(value, int) or value < 0:
+                raise OptionError(name, value, "0 or more")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise OptionError("clip_norm", self.clip_norm, "a norm above 0")
         if self.checkpoint_every != "epoch" and (
@@ -151,4 +165,7 @@ class Settings:
             checkpoint=self.checkpoint,
             checkpoint_every=self.checkpoint_every,
             max_restarts=self.max_restarts,
+            max_rollbacks=self.max_rollbacks,
+            recompute=self.recompute,
+            device=self.device,
         )

@@ -27,6 +27,8 @@ from braidwater.events import Planned, emit, running
 from braidwater.metrics import ClassEvaluation, NumberEvaluation
 from braidwater.parallel import Strategy, Trained
 from braidwater.parallel.checkpoint import Checkpoints
+from braidwater.parallel.mixed_precision import weights_dtype
+from braidwater.parallel.rollback import train_guarded
 from braidwater.planner import Plan, Work
 from braidwater.saving import load_model, save_model
 from braidwater.tables import Table, table, train_test_split
@@ -45,6 +47,10 @@ class Trainer(Settings):
     `batch_size` is the most rows of an optimiser step over all workers. Steps of an epoch are equally large within one row.
     `strategy` is ``"auto"`` (the planner's choice), a name, or a `Strategy`. Numeric features are standardised unless they
     come with encoders of their own. The same seed, workers and table give the same weights.
+
+    `precision` is ``"float32"``, ``"float64"``, or mixed: ``"bf16"``, ``"fp16"`` (with a loss scale that follows the gradients).
+    `recompute` saves the memory of activations: True, or patterns of names of layers that are computed again on the way back.
+    With `max_rollbacks` a loss that is not finite sends training back to its last checkpoint at half the learning rate.
 
     With `checkpoint` (a folder) training goes on after a crash as if nothing had happened: on one worker the final weights
     are those of a run that was never interrupted, bit for bit.
@@ -101,7 +107,7 @@ class Trainer(Settings):
             Checkpoints(self.checkpoint, {}).clear()
         with ExitStack() as stack, nullcontext() if self.plan_ is None else self.plan_.measuring():
             data = make_data(self, rows, held_out, encoding, strategy.workers, engine, stack)
-            trained = strategy.train(training, data, engine)
+            trained = train_guarded(strategy, training, data, engine)
         self._take(module, encoding, loss, strategy, trained)
 
     def _strategy(self, rows: Table, module: torch.nn.Module, form: InputForm) -> Strategy:
@@ -116,7 +122,7 @@ class Trainer(Settings):
     def _take(
         self, module: torch.nn.Module, encoding: FittedEncoding, loss: Loss, strategy: Strategy, trained: Trained
     ) -> None:
-        self.module_ = module.to(torch.float64 if self.precision == "float64" else torch.float32)
+        self.module_ = module.to(weights_dtype(self.precision))
         self.module_.load_state_dict(trained.weights)
         self.module_.eval()
         self.encoding_ = encoding
@@ -233,7 +239,7 @@ class Trainer(Settings):
         outputs = len(trainer.classes_) if trainer.classes_ is not None else 1
         form = InputForm(trainer.encoding_, trainer.precision)
         made = build_module(factory, trainer.module_arguments, form, outputs, trainer.seed)
-        trainer.module_ = made.to(torch.float64 if trainer.precision == "float64" else torch.float32)
+        trainer.module_ = made.to(weights_dtype(trainer.precision))
         load_weights(trainer.module_, {name: torch.from_numpy(np.array(a)) for name, a in saved.arrays.items()})
         return trainer
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import torch
 
     from braidwater.parallel.learner import Learner
+    from braidwater.parallel.mixed_precision import Precision
 
-Precision = Literal["float32", "bf16", "float64"]
 Result = TypeVar("Result")
 
 
@@ -40,7 +40,9 @@ class Training:
     labels are class codes or numbers. `metrics` makes the metrics that are computed on the validation rows. `patience`
     (epochs) stops training when the validation loss has not sunk by `min_improvement`. `checkpoint` is a folder, written
     to after each epoch and, where `checkpoint_every` is a number, after so many steps; `max_restarts` is how often a gang
-    that lost a worker is started anew from it.
+    that lost a worker is started anew from it, `max_rollbacks` how often a training whose loss is not finite goes back to it
+    at half the learning rate (`rate_factor` is what has become of the rate). `recompute` names layers that keep no
+    activations (see `recompute_layers`). `device` is ``"cpu"``, ``"cuda"`` (worker i takes GPU i), or ``"auto"``.
     """
 
     module: torch.nn.Module
@@ -62,6 +64,10 @@ class Training:
     checkpoint: str | None = None
     checkpoint_every: int | Literal["epoch"] = "epoch"
     max_restarts: int = 0
+    max_rollbacks: int = 0
+    rate_factor: float = 1.0
+    recompute: bool | Sequence[str] = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,10 @@ class Replica:
 
         clip_grad_norm_(parameters, norm)
 
+    def agreed(self, finite: bool) -> bool:
+        """Whether the gradients are finite on all workers that hold a part of them. Collective."""
+        return finite
+
     def stepped(self, learner: Learner, weight: float) -> None:
         """After the optimiser's step on rows of total `weight`."""
 
@@ -181,7 +191,7 @@ class Replica:
 
         Workers other than 0 may give an empty dictionary where they hold only a part.
         """
-        return {name: tensor.detach().clone() for name, tensor in learner.module.state_dict().items()}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in learner.module.state_dict().items()}
 
     def state(self) -> Any:
         """What this worker has to remember between two steps, for a checkpoint: plain values and tensors in any nesting."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,9 @@ import torch
 from braidwater.blocks.mini_batches import MiniBatch
 from braidwater.errors import LabelError, NumericalError, UnsupportedError
 from braidwater.parallel.base import Replica, Training
+from braidwater.parallel.device import device_of
+from braidwater.parallel.mixed_precision import HALF, LossScale, autocast, weights_dtype
+from braidwater.parallel.recompute import recompute_layers
 
 _NAMED_ROWS = 20  # of a batch whose loss is not finite, so many are named
 
@@ -29,12 +31,16 @@ class Learner:
         self.training = training
         self.replica = replica
         self.total_steps = total_steps
-        self.dtype = torch.float64 if training.precision == "float64" else torch.float32
-        self.module = replica.place(copy.deepcopy(training.module).to(self.dtype))
+        self.dtype = weights_dtype(training.precision)
+        self.device = device_of(training.device, replica.rank)
+        module = copy.deepcopy(training.module).to(self.device, self.dtype)
+        recompute_layers(module, training.recompute)
+        self.module = replica.place(module)
         self.module.train()
         self.optimizer = training.optimizer(self.module)
         self._called = replica.wrap(self.module)
-        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.scale = LossScale() if training.precision == "fp16" else None
+        self._rates = [group["lr"] * training.rate_factor for group in self.optimizer.param_groups]
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._mean: Callable[[Any, Any], Any] | None = getattr(training.loss, "mean_of_rows", None)
 
@@ -49,12 +55,21 @@ class Learner:
         total = self.gradients(features, target, weights, divisor, batch)
         if not math.isfinite(total):
             raise self._not_finite(total, batch, epoch)
-        if training.clip_norm is not None:
-            replica.clip(self._parameters, training.clip_norm)
-        if batch.rows or replica.replicated:
-            self.optimizer.step()
+        if self._unscaled():
+            if training.clip_norm is not None:
+                replica.clip(self._parameters, training.clip_norm)
+            if batch.rows or replica.replicated:
+                self.optimizer.step()
         replica.stepped(self, weight)
         return total, weight
+
+    def _unscaled(self) -> bool:
+        """Take the loss scale out of the gradients; whether the step counts."""
+        if self.scale is None:
+            return True
+        finite = self.replica.agreed(self.scale.unscale(self._parameters))
+        self.scale.update(finite)
+        return finite
 
     def gradients(
         self,
@@ -65,8 +80,11 @@ class Learner:
         batch: MiniBatch,
     ) -> float:
         """Put the gradient of the weighted sum of the rows' losses over `divisor` into the parameters; that sum."""
-        if self.training.accumulate == 1 and weights is None and divisor == batch.rows and self._mean is not None:
+        plain = weights is None and self.scale is None and self.training.accumulate == 1
+        if plain and divisor == batch.rows and self._mean is not None:
             return self._from_mean(self._mean, features, target)
+        if self.scale is not None:
+            divisor /= self.scale.value
         return self._from_rows(features, target, weights, divisor, batch)
 
     def _from_mean(self, mean: Callable[[Any, Any], Any], features: torch.Tensor, target: torch.Tensor) -> float:
@@ -136,19 +154,23 @@ class Learner:
         """Features, target and row weights of a mini-batch."""
         if batch.labels is None:
             raise LabelError("A model cannot be trained without a label. Name its column: fit(table, label=...).")
-        target = torch.from_numpy(batch.labels)
-        target = target.long() if self.training.target == "class" else target.to(self.dtype)
+        target = torch.from_numpy(batch.labels).to(
+            self.device, torch.int64 if self.training.target == "class" else self.dtype
+        )
         weights = (
-            None if batch.weights is None else torch.from_numpy(np.asarray(batch.weights, np.float64)).to(self.dtype)
+            None
+            if batch.weights is None
+            else torch.from_numpy(np.asarray(batch.weights, np.float64)).to(self.device, self.dtype)
         )
         if weights is not None and not batch.rows:
             weights = torch.zeros_like(weights)
-        return features_tensor(batch.features, self.dtype, self.training.input_scale), target, weights
+        features = features_tensor(batch.features, self.dtype, self.training.input_scale, self.device)
+        return features, target, weights
 
     def _forward(self, module: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
-        with _autocast(self.training.precision):
+        with autocast(self.training.precision, self.device):
             output: torch.Tensor = module(features)
-        if self.training.precision == "bf16":
+        if self.training.precision in HALF:
             output = output.float()
         if self.training.target == "number" and output.ndim == 2 and output.shape[1] == 1:
             output = output[:, 0]  # (rows, 1) and (rows,) would broadcast to (rows, rows) in the loss
@@ -175,10 +197,10 @@ class Learner:
 
     def set_rates(self, number: int) -> None:
         """Set the learning rates of step `number`."""
-        if self.training.schedule is not None:
-            factor = self.training.schedule(number, self.total_steps)
-            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-                group["lr"] = rate * factor
+        schedule = self.training.schedule
+        factor = 1.0 if schedule is None else schedule(number, self.total_steps)
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
 
     def _not_finite(self, loss: float, batch: MiniBatch, epoch: int) -> NumericalError:
         numbers = np.sort(batch.numbers)
@@ -234,11 +256,13 @@ def _sum(losses: torch.Tensor, rows: int, weights: torch.Tensor | None, idle: bo
     return losses.item() * rows if losses.ndim == 0 else losses.sum().item()
 
 
-def features_tensor(features: np.ndarray[Any, Any], dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
-    """Features as the module gets them: numbers of `dtype`, multiplied with `scale` (the bytes of images with 1/255)."""
-    tensor = torch.from_numpy(features).to(dtype)
+def features_tensor(
+    features: np.ndarray[Any, Any], dtype: torch.dtype, scale: float = 1.0, device: torch.device | None = None
+) -> torch.Tensor:
+    """Features as the module gets them: numbers of `dtype` on `device`, multiplied with `scale` (the bytes of images with 1/255).
+
+    Bytes cross to a GPU before they are made wider.
+    """
+    tensor = torch.from_numpy(features)
+    tensor = tensor.to(dtype) if device is None else tensor.to(device).to(dtype)
     return tensor if scale == 1.0 else tensor * scale
-
-
-def _autocast(precision: str) -> AbstractContextManager[Any]:
-    return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()

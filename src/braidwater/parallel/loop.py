@@ -141,6 +141,8 @@ class EpochLoop:
         tensors, values = {**found.tensors, **held}, {**found.values, "replica": remembered}
         if self.replica.rank == 0 or not self.replica.replicated:
             tensors |= {f"module/{name}": tensor for name, tensor in self.learner.module.state_dict().items()}
+            if self.learner.scale is not None:
+                values["loss_scale"] = [self.learner.scale.value, self.learner.scale.good_steps]
             values["optimizer"], moments = split_tensors(self.learner.optimizer.state_dict(), "optimizer")
             tensors |= moments
         if self.replica.rank == 0 and self.best is not None:
@@ -163,6 +165,8 @@ class EpochLoop:
             _, first = checkpoints.newest(0) or (None, own)
         module = _below("module/", first.tensors)
         self.learner.load(module, join_tensors(first.values["optimizer"], first.tensors))
+        if self.learner.scale is not None:
+            self.learner.scale.value, self.learner.scale.good_steps = first.values["loss_scale"]
         self.best = _below("best/", first.tensors) or None
         if self.training.patience is not None and self.best is None and self.progress.best_epoch:
             self.best = module  # only worker 0 keeps the best weights in the file, and only its are handed over

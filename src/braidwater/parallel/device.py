@@ -1,0 +1,16 @@
+"""Where a worker computes: the processor, or one of the GPUs."""
+
+from __future__ import annotations
+
+import torch
+
+from braidwater.errors import UnsupportedError
+
+
+def device_of(name: str, rank: int) -> torch.device:
+    """The device of worker `rank`: with GPUs, worker i takes GPU i (modulo their number)."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UnsupportedError("device='cuda' was asked for, and torch sees no GPU here. Use device='cpu' or 'auto'.")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", rank % torch.cuda.device_count())
