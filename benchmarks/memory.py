@@ -1,6 +1,6 @@
 """Resident memory of a logistic regression from Parquet, by the number of rows, with memory='256MB'.
 
-python benchmarks/memory.py --rows 20000000       (or 60000000: 8 GB of disk)
+python benchmarks/memory.py --rows 20000000       (or 60000000: 20 GB of disk)
 
 The three sizes are a tenth, two fifths and all of `--rows`. The peak is that of the whole process: interpreter and libraries
 are in it, with nothing fitted but as many rows as the warm-up needs.

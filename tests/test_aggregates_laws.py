@@ -11,6 +11,7 @@ from braidwater import aggregates
 from braidwater.aggregates import (
     Aggregate,
     AveragedSgd,
+    Both,
     ClassCounts,
     Count,
     DrawnRows,
@@ -83,6 +84,7 @@ class FirstFeature:
 STANDARD = design().standardised(MEAN, SPREAD)
 FLOATS = design_of([NumberTerm(("a", "b"), 0)], ["a", "b"], weight="weight")
 FLOATS_TWO = design_of([NumberTerm(("a", "b"), 0)], ["a", "b"], weight="weight", label="two")
+FLOATS_PLAIN = design_of([NumberTerm(("a", "b"), 0)], ["a", "b"], label="two")
 TWO = design(label="two", offset="offset").standardised(MEAN, SPREAD)
 EXAMPLES = [
     Count(),
@@ -92,9 +94,12 @@ EXAMPLES = [
     Gram(design(), 3),
     Gram(design("number", None)),
     Gram(design(), 3, kernel="fused"),
+    Both(Count(), Moments(design(), 3)),
     # columns in float32 are summed in float32 within a tile
     AggregateExample(LogisticGradient(TWO, POINTS[:, :1]), BLOCK, 1e-6),
     AggregateExample(LogisticGradient(TWO, POINTS[:1, :1], kernel="fused"), BLOCK, 1e-6),
+    AggregateExample(LogisticGradient(TWO, POINTS[:, :1], kernel="fused"), BLOCK, 1e-6),
+    AggregateExample(LogisticGradient(FLOATS_PLAIN, POINTS[:, :1, :3], kernel="fused"), BLOCK, 1e-6),
     AggregateExample(LogisticGradient(STANDARD, POINTS), BLOCK, 1e-6),
     AggregateExample(LogisticGradient(TWO, POINTS[:, :1], precision="double"), BLOCK),
     AveragedSgd(TWO),
@@ -111,6 +116,8 @@ EXAMPLES = [
     ),
     NearestCenters(design(), random.normal(size=(1, 4, WIDTH)) + MEAN, MEAN, SPREAD, labelled=True),
     Moments(design_of([NumberTerm(("a", "b"), 0)], ["a", "b"]), kernel="fused"),
+    Moments(design_of([NumberTerm(("a", "b"), 0)], ["a", "b"], label="two"), 2, kernel="fused"),
+    Moments(design_of([NumberTerm(("a", "b"), 0)], ["a", "b"], label="number"), kernel="fused"),
     DrawnRows(FLOATS, MEAN[None, :2], 5, seed=3, near=True, kernel="fused"),
     DrawnRows(FLOATS, None, 5, seed=3, kernel="fused"),
     DrawnRows(design(), MEAN[None], 5, seed=3),

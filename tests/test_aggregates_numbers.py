@@ -59,6 +59,28 @@ def test_moments_are_those_of_numpy(classes):
     np.testing.assert_allclose(found.target_products, ((t - target_mean) * W[:, None]).T @ (t - target_mean), atol=1e-8)
 
 
+@pytest.mark.parametrize("label", ["number", "two", None])
+def test_compiled_moments_are_those_of_numpy(label):
+    values = np.random.default_rng(1).normal(size=(3, 5001)).astype(np.float32) + 7
+    block = Block.from_arrays(
+        {"x": values[0], "z": values[1], "number": values[2], "two": (values[2] > 7).astype(np.uint8)}
+    )
+    one = design_of([NumberTerm(("x", "z"), 0)], ["x", "z"], label=label)
+    plain, fused = (result(Moments(one, 2 if label == "two" else None, kernel=k), block) for k in ("blas", "fused"))
+    for name, expected in vars(plain).items():
+        np.testing.assert_allclose(getattr(fused, name), expected, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_products_of_some_tiles_are_those_of_their_rows():
+    values = np.random.default_rng(2).normal(size=(2, 20_000))
+    one = design_of([NumberTerm(("x", "z"), 0)], ["x", "z"])
+    some = result(Gram(one, every=3), Block.from_arrays({"x": values[0], "z": values[1]}))
+    kept = np.hstack([values[:, begin : begin + 4096] for begin in (0, 3 * 4096)])
+    assert some.rows == kept.shape[1]
+    np.testing.assert_allclose(some.products / some.weight, np.cov(kept, bias=True), rtol=1e-9)
+    np.testing.assert_allclose(some.correlations, np.corrcoef(kept), rtol=1e-9)
+
+
 def test_a_mean_far_from_zero_costs_no_digits_of_the_variance():
     # the sum of squares of such numbers has no digit left for their spread
     values = 1e9 + np.random.default_rng(0).normal(size=20_000)

@@ -2,9 +2,14 @@
 
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +19,15 @@ import torch
 from torch import nn
 
 from braidwater.deep import EarlyStopping, Trainer
-from braidwater.errors import CorruptModelError, ModelSchemaError, UnsupportedError
+from braidwater.engines import LocalEngine
+from braidwater.errors import CheckpointError, CorruptModelError, ModelSchemaError, UnsupportedError
 from braidwater.events import CheckpointWritten, WorkerLost, listen
-from braidwater.parallel import AllReduce, Averaging
-from braidwater.parallel.checkpoint import Checkpoints, MemberState, Progress, join_tensors, split_tensors
+from braidwater.parallel import AllReduce, Averaging, Data, Sharded, Single
+from braidwater.parallel import checkpoint as checkpoint_module
+from braidwater.parallel.checkpoint import Checkpoints, Progress
+from braidwater.parallel.member_state import MemberState, join_tensors, split_tensors
+from braidwater.parallel.shards import Part
+from braidwater.testing.strategies import _mlp_training, _points, uneven_store
 
 
 def module(inputs, outputs):
@@ -94,10 +104,10 @@ fit(trainer({str(tmp_path)!r}, loss=KillingLoss(33)), {rows!r})
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     killed = subprocess.run([sys.executable, "-c", script], env=environment, timeout=120, check=False)
     assert killed.returncode == -signal.SIGKILL
-    folders = sorted(folder.name for folder in tmp_path.iterdir())
-    assert folders == ["step-000000000028", "step-000000000030"], "the last two; 33 steps were taken, 14 an epoch"
-    progress = json.loads((tmp_path / "step-000000000030" / "checkpoint.json").read_text())["progress"]
-    assert (progress["epoch"], progress["step"]) == (2, 2), "in the middle of an epoch"
+    folders = sorted(folder.name for folder in tmp_path.glob("step-*"))
+    assert folders[-1] in ("step-000000000028", "step-000000000030"), "33 steps were taken, 14 an epoch"
+    progress = json.loads((tmp_path / folders[-1] / "checkpoint.json").read_text())["progress"]
+    assert (progress["epoch"], progress["step"]) in ((2, 0), (2, 2))
     assert_same_run(fit(trainer(str(tmp_path)), rows), whole)
 
 
@@ -166,16 +176,171 @@ def test_a_damaged_checkpoint_is_refused(damage, rows, tmp_path):
         fit(trainer(str(tmp_path)), rows)
 
 
+def state(value, rows=2, parts=None):
+    return MemberState({"weight": torch.full((rows, 3), float(value))}, {}, parts or {})
+
+
 def test_what_was_left_half_written_is_not_taken(tmp_path):
     points = Checkpoints(tmp_path, {})
-    state = MemberState({"weight": torch.ones(2)}, {})
-    points.write_member(1, 0, state)
-    assert points.newest(0) is None
-    points.complete(1, 1, Progress(steps=1))
-    points.write_member(2, 0, state)
-    found = points.newest(0)
-    assert found is not None
-    assert found[0].steps == 1
+    points.write_member(1, 0, state(1))
+    assert points.newest() is None
+    points.complete(1, 1, {"steps": 1})
+    points.write_member(2, 0, state(2))
+    assert points.newest().progress.steps == 1
+    points.sweep()
+    assert [folder.name for folder in tmp_path.iterdir()] == ["step-000000000001"]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_from_a_copy(tmp_path, monkeypatch):
+    may_write = threading.Event()
+    save = checkpoint_module.save_file
+    monkeypatch.setattr(checkpoint_module, "save_file", lambda *given: (may_write.wait(20), save(*given)))
+    points, live = Checkpoints(tmp_path, {}), state(1)
+    assert points.write(0, 1, live, Progress(steps=1)) is None
+    live.tensors["weight"].fill_(5)
+    assert points.written() is None
+    assert points.newest() is None
+    threading.Timer(0.2, may_write.set).start()
+    before = points.write(0, 1, live, Progress(steps=2))  # one at a time: this waits for the first
+    assert before.steps == 1
+    assert before.bytes == sum(file.stat().st_size for file in (tmp_path / "step-000000000001").iterdir())
+    assert points.wait().steps == 2
+    assert points.wait() is None
+    values = [
+        Checkpoints(tmp_path, {}).newest().member(0).tensors["weight"][0, 0].item(),
+        *live.tensors["weight"][0, :1],
+    ]
+    assert values == [5, 5]
+    shutil.rmtree(tmp_path / "step-000000000002")
+    assert points.newest().member(0).tensors["weight"][0, 0] == 1
+
+
+def test_worker_0_waits_for_the_parts_of_the_others(tmp_path):
+    points = [Checkpoints(tmp_path, {}) for _ in range(2)]
+    points[0].write(0, 2, state(1), Progress(steps=1))
+    time.sleep(0.1)
+    assert points[0].written() is None
+    assert points[0].newest() is None
+    points[1].write(1, 2, state(2), Progress(steps=1))
+    assert points[1].wait() is None
+    assert points[0].wait().steps == 1
+    assert points[0].newest().members == 2
+    points[0].write(0, 2, state(3), Progress(steps=2))
+    points[0].abandon()  # the other will never come
+    assert points[0].newest().progress.steps == 1
+
+
+def test_a_disk_that_is_full_is_an_error_of_the_training_and_the_last_checkpoint_is_kept(rows, tmp_path):
+    wide = {"module": lambda i, o: nn.Linear(i, o), "early_stopping": None, "epochs": 3}
+    fit(trainer(str(tmp_path), **{**wide, "epochs": 1}), rows)
+    newest = Checkpoints(tmp_path, {}).newest()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"could not be written to .*File too large.*one before it is whole"):
+            fit(trainer(str(tmp_path), **wide), rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert Checkpoints(tmp_path, {}).newest().folder == newest.folder
+    fit(trainer(str(tmp_path), **wide), rows)
+
+
+WRITER = """
+import os, random, signal, sys, time
+import torch
+from braidwater.parallel.checkpoint import Checkpoints, Progress
+from braidwater.parallel.member_state import MemberState
+
+def write_for_ever(path, first):
+    points = Checkpoints(path, {})
+    points.sweep()
+    for steps in range(first, first + 10**6):
+        points.write(0, 1, MemberState({"weight": torch.full((50_000,), float(steps))}, {}), Progress(steps=steps))
+        points.wait()
+
+last = 0
+for attempt in range(12):
+    child = os.fork()
+    if child == 0:
+        write_for_ever(sys.argv[1], last + 1)
+    time.sleep(0.05 + random.random() * 0.3)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    found = Checkpoints(sys.argv[1], {}).newest()
+    if found is None:
+        continue
+    assert found.progress.steps >= last
+    last = found.progress.steps
+    assert torch.equal(found.member(0).tensors["weight"], torch.full((50_000,), float(last)))
+print(last)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-W", "ignore", "-c", WRITER, str(tmp_path)]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) > 0
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_parts_are_put_together_for_any_number_of_workers(workers, tmp_path):
+    whole = torch.arange(27.0).reshape(9, 3)
+    points = Checkpoints(tmp_path, {})
+    for rank, (begin, end) in enumerate([(0, 4), (4, 9), (9, 9)]):
+        part = Part((9, 3), (begin, 0), (end - begin, 3))
+        points.write_member(1, rank, MemberState({"weight": whole[begin:end].clone()}, {}, {"weight": part}))
+    points.complete(1, 3, {"steps": 1})
+    found = points.newest()
+    assert found.member(1).tensors == {}
+    for rank in range(workers):
+        begin, end = 9 * rank // workers, 9 * (rank + 1) // workers
+        taken = found.part("weight", Part((9, 3), (begin, 0), (end - begin, 3)), torch.float32)
+        assert torch.equal(taken, whole[begin:end])
+    (tmp_path / "step-000000000001" / "member-1.safetensors").write_bytes(b"changed")
+    with pytest.raises(CorruptModelError, match=r"member-1.safetensors' was changed"):
+        points.newest().part("weight", Part((9, 3), (0, 0), (9, 3)), torch.float32)
+
+
+class BreakingLoss(nn.Module):
+    """The loss of the strategy checks, which fails in its `last`-th call."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.calls, self.last = 0, last
+
+    def forward(self, output, target):
+        self.calls += 1
+        if self.calls == self.last:
+            raise CheckpointError("enough")
+        return (output - target) ** 2
+
+
+@pytest.mark.parametrize(
+    ("strategy", "other"),
+    [(AllReduce(2), AllReduce(3)), (Sharded(2, min_parameters=1), Sharded(3, min_parameters=1))],
+    ids=["all_reduce", "sharded"],
+)
+def test_another_number_of_workers_goes_on_to_the_same_weights(strategy, other, tmp_path):
+    """13 steps an epoch; broken off in the 22nd, in the middle of an epoch."""
+    training = replace(_mlp_training(), optimizer=adamw, clip_norm=0.5)
+    data = Data(uneven_store(_points()))
+    whole = Single().train(training, data, LocalEngine(1))
+    broken = replace(training, loss=BreakingLoss(22), checkpoint=str(tmp_path), checkpoint_every=5)
+    with pytest.raises(CheckpointError, match="enough"):
+        strategy.train(broken, data, LocalEngine(2))
+    resumed_at = Checkpoints(tmp_path, {}).newest().progress.steps
+    assert resumed_at in (15, 20)
+    found = other.train(replace(training, checkpoint=str(tmp_path)), data, LocalEngine(3))
+    assert found.steps == whole.steps
+    for name, weights in whole.weights.items():
+        torch.testing.assert_close(found.weights[name], weights, rtol=0, atol=1e-10, msg=name)
+    np.testing.assert_allclose([r["loss"] for r in found.history], [r["loss"] for r in whole.history], rtol=1e-10)
+
+
+def adamw(module):
+    return torch.optim.AdamW(module.parameters(), lr=0.01)
 
 
 def test_no_pickle_is_written(rows, tmp_path):

@@ -403,6 +403,31 @@ def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     )
 
 
+def test_a_net_takes_a_strategy_with_parameters_and_leaves_curves_for_tensorboard(home: Path) -> None:
+    found = answer(
+        *(
+            "train",
+            "mlp",
+            "flights.parquet",
+            "--label",
+            "late",
+            "--set",
+            "epochs=1",
+            "--strategy",
+            "averaging(every='epoch')",
+        ),
+        *("--workers", "1", "--tensorboard", "curves", "--report", "net.html", "--output", "averaged"),
+    )
+    assert found["plan"]["chosen"]["strategy"] == "averaging"
+    assert list((home / "curves").glob("events*"))
+    assert "<svg" in (home / "net.html").read_text()
+    wrong = call(
+        "train", "mlp", "flights.parquet", "--label", "late", "--strategy", "averaging(every=", "--output", "o"
+    )
+    assert wrong.exit_code == 2
+    assert "averaging(every=8)" in wrong.output
+
+
 def test_help_and_version_import_nothing_heavy() -> None:
     script = (
         "import sys\nfrom typer.testing import CliRunner\nfrom braidwater.cli.app import app\n"

@@ -243,7 +243,8 @@ def test_images_come_from_bytes_or_lists(as_list):
     rows = pa.table({"image": values, "y": list("abcab")})
     encoding = fitted(rows, features={"image": Image((3, 4, 2))}, label="y", label_kind="class")
     assert np.array_equal(encoding.encode(rows.to_batches()[0])["image"], pixels)
-    assert encoding.image_shape == (3, 4, 2)
+    assert encoding.whole is not None
+    assert encoding.whole.shape == (3, 4, 2)
     sliced = rows.slice(2).to_batches()[0]
     assert np.array_equal(encoding.encode(sliced)["image"], pixels[2:])
 

@@ -14,6 +14,7 @@ import pytest
 from braidwater.blocks.source import BlockSource
 from braidwater.engines import LocalEngine
 from braidwater.engines.local.gang import run_gang
+from braidwater.engines.phase import enter
 from braidwater.errors import LabelError, OptionError, WorkerError, WorkerLostError
 from braidwater.events import Metric, WorkerLost, emit, listen
 from braidwater.options import current_options, options
@@ -29,6 +30,20 @@ def alive(process):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """The process ids of the members that are started, as they are."""
+    found = []
+
+    class Noted(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            found.append(self.pid)
+
+    monkeypatch.setattr("braidwater.engines.local.gang_process.subprocess.Popen", Noted)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -143,22 +158,58 @@ def test_a_gang_that_lost_a_member_starts_anew():
     assert [(event.worker, event.restart) for event in heard if isinstance(event, WorkerLost)] == [(0, True)]
 
 
-def test_a_collective_that_nobody_joins_ends_in_an_error():
+def test_a_member_that_was_stopped_is_missed_where_the_others_wait(processes):
     def member(told):
         import torch.distributed as dist
 
+        enter("step", 17 + told.rank)
         if told.rank == 1:
-            time.sleep(60)
-        else:
-            dist.barrier()
+            time.sleep(1.5)  # it says twice a second what it is at
+            os.kill(os.getpid(), signal.SIGSTOP)
+        dist.barrier()
 
-    started = time.monotonic()
-    with pytest.raises(WorkerError, match="Worker 0 of 2 failed"):
-        run_gang(member, 2, timeout=2.0)
-    assert time.monotonic() - started < 50
+    heard = []
+    with (
+        listen(heard.append),
+        pytest.raises(WorkerLostError, match=r"Worker 1 .* step 17 within 3 s: it has been at step 18 .*said nothing"),
+    ):
+        run_gang(member, 2, timeout=3.0)
+    assert [event.worker for event in heard if isinstance(event, WorkerLost)] == [1]
+    assert not any(alive(process) for process in processes)
 
 
-@pytest.mark.parametrize("arguments", [{"workers": 0}, {"workers": 1, "max_restarts": -1}])
+def test_a_member_that_is_silent_and_missed_by_nobody_is_given_up(monkeypatch):
+    def member(told):
+        if told.rank == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return told.rank
+
+    monkeypatch.setattr("braidwater.engines.local.gang._LEAST_SILENCE", 5.0)
+    heard = []
+    with listen(heard.append):
+        assert run_gang(member, 2, timeout=1.0, on_loss="continue") == [0, None]
+    assert "said nothing for" in next(event.reason for event in heard if isinstance(event, WorkerLost))
+
+
+def test_a_member_that_runs_out_of_memory_is_named_so():
+    def member(told):
+        import torch
+
+        return told.rank == 0 or torch.empty(2**50)
+
+    with pytest.raises(WorkerError, match="Worker 1 of 2 ran out of memory"):
+        run_gang(member, 2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"workers": 0},
+        {"workers": 1, "max_restarts": -1},
+        {"workers": 1, "on_loss": "wait"},
+        {"workers": 1, "timeout": 0},
+    ],
+)
 def test_impossible_numbers_are_refused(arguments):
     with pytest.raises(OptionError):
         run_gang(print, **arguments)

@@ -71,15 +71,12 @@ def test_compiled_loss_is_that_of_numpy(dtype, weighted):
     y = random.integers(0, 2, len(z)).astype(dtype)
     q = random.integers(0, 3, len(z)).astype(dtype) if weighted else None
     residual = np.empty_like(z)
-    kind = "32" if dtype == np.float32 else "64"
-    if weighted:
-        loss, wrong = getattr(fused, f"weighted_loss{kind}")(z, y, q, residual)
-    else:
-        loss, wrong = getattr(fused, f"loss{kind}")(z, y, residual)
+    loss, wrong, total = fused.log_loss(z, y, q, residual)
     numpy_z = z[None].copy()
     numpy_loss, numpy_wrong = logistic_loss(numpy_z, y, q)
     assert loss == pytest.approx(numpy_loss[0], rel=1e-6 if dtype == np.float32 else 1e-13)
     assert wrong == numpy_wrong[0]
+    assert total == pytest.approx(residual.sum(dtype=np.float64), abs=1e-3 if dtype == np.float32 else 1e-10)
     np.testing.assert_allclose(residual, numpy_z[0], atol=3e-7 if dtype == np.float32 else 1e-15)
 
 
@@ -95,16 +92,35 @@ def test_one_compiled_pass_is_loss_and_gradient(rows, columns):
     predictors = w @ X.astype(np.float64) + 0.3
     loss = np.sum(np.logaddexp(0, predictors) - y * predictors)
     gradient = X.astype(np.float64) @ (expit(predictors) - y)
-    for dtype, run, tolerance in (
-        (np.float32, fused.logistic_pass32, 2e-6),
-        (np.float64, fused.logistic_pass64, 1e-12),
-    ):
+    for dtype, tolerance in ((np.float32, 2e-6), (np.float64, 1e-12)):
         z, r, g = np.empty(fused.TILE_ROWS, dtype), np.empty(fused.TILE_ROWS, dtype), np.zeros(columns)
-        found, wrong, residual = run(X, y, w.astype(dtype), dtype(0.3), z, r, g)
+        found, wrong, residual = fused.logistic_pass(X, y, w.astype(dtype), dtype(0.3), z, r, g)
         assert found == pytest.approx(loss, rel=tolerance)
         assert residual == pytest.approx(np.sum(expit(predictors) - y), abs=tolerance * rows)
         np.testing.assert_allclose(g, gradient, atol=tolerance * max(rows, 10))
         assert wrong == np.count_nonzero((2.0 * y - 1) * predictors <= 0)
+
+
+@pytest.mark.parametrize(("models", "columns", "rows"), [(1, 1, 1), (3, 5, 511), (4, 4, 513), (9, 30, 3000)])
+def test_one_compiled_pass_of_many_models_is_that_of_each(models, columns, rows):
+    from braidwater.kernels import fused_logistic as fused
+    from braidwater.kernels.four_by_four import TILE_ROWS
+    from braidwater.kernels.fused_logistic_path import logistic_path_pass
+
+    random = np.random.default_rng(models)
+    X = random.normal(size=(columns, rows)).astype(np.float32)
+    y = random.integers(0, 2, rows).astype(np.uint8)
+    weights = np.zeros((-(-models // 4) * 4, -(-columns // 4) * 4))
+    weights[:models, :columns] = random.normal(size=(models, columns))
+    biases = random.normal(size=models)
+    gradient, sums = np.zeros(weights.shape), [np.zeros(models) for _ in range(3)]
+    logistic_path_pass(X, y, weights, biases, *np.full((2, len(weights) * TILE_ROWS), np.nan), gradient, *sums)
+    for k in range(models):
+        alone = np.zeros(columns)
+        scratch = np.empty((2, fused.TILE_ROWS))
+        found = fused.logistic_pass(X, y, weights[k, :columns], biases[k], *scratch, alone)
+        np.testing.assert_allclose([part[k] for part in sums], found, rtol=1e-12, atol=1e-10)
+        np.testing.assert_allclose(gradient[k, :columns], alone, rtol=1e-10, atol=1e-10)
 
 
 def test_softmax_of_two_columns_is_the_logistic_function():

@@ -137,7 +137,7 @@ def test_features_too_wide_for_a_window_are_the_same(store):
 @pytest.mark.parametrize("window_bytes", [10, 64 * 2**20])
 def test_images_keep_their_shape_and_bytes(store, window_bytes):
     table = columns()
-    images = RowForm(form().design, image="image")
+    images = RowForm(form().design, whole="image")
     for batch in MiniBatches(store, images, window_bytes=window_bytes, **SMALL).epoch(0):
         assert batch.features.dtype == np.uint8
         np.testing.assert_array_equal(batch.features, table["image"][batch.numbers])

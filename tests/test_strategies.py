@@ -11,7 +11,25 @@ from braidwater.deep.optimizers import OptimizerPlan
 from braidwater.encoding.design import NumberTerm, design_of
 from braidwater.engines import LocalEngine
 from braidwater.errors import DataWarning, OptionError
-from braidwater.parallel import STRATEGIES, AllReduce, Averaging, Data, Single, Training, strategy_class
+from braidwater.parallel import (
+    STRATEGIES,
+    AllReduce,
+    Averaging,
+    Data,
+    DiLoCo,
+    ElasticAveraging,
+    Ensemble,
+    Hierarchical,
+    Mesh,
+    ParameterServer,
+    Pipeline,
+    Sharded,
+    Single,
+    SpatialParallel,
+    TensorParallel,
+    Training,
+    strategy_class,
+)
 from braidwater.parallel.label_skew import distance, joined, label_summary
 from braidwater.testing.strategies import (
     STRATEGY_CHECKS,
@@ -20,7 +38,23 @@ from braidwater.testing.strategies import (
     uneven_store,
 )
 
-EXAMPLES = (Single(), AllReduce(workers=2), Averaging(workers=2), Averaging(workers=2, every=3))
+EXAMPLES = (
+    Single(),
+    AllReduce(workers=2),
+    Sharded(workers=2, min_parameters=1),
+    Averaging(workers=2),
+    Averaging(workers=2, every=3),
+    DiLoCo(workers=2, every=5, outer_momentum=0.3),
+    ElasticAveraging(workers=2, every=3),
+    ElasticAveraging(workers=2, every=3, asynchronous=True),
+    ParameterServer(workers=2, staleness=1),
+    Ensemble(workers=2),
+    TensorParallel(workers=2),
+    SpatialParallel(workers=2),
+    Pipeline(workers=2, micro_batches=2),
+    Mesh(data=2),
+    Hierarchical(groups=2, group_size=1, every=3),
+)
 
 
 @pytest.mark.parametrize("check", STRATEGY_CHECKS, ids=lambda check: check.__name__)

@@ -83,7 +83,7 @@ def hand(data: Path) -> Found:
 
 
 def ours(member: Any, data: Any, turn: Turn) -> float:
-    from braidwater.parallel.all_reduce import AllReduceReplica
+    from braidwater.parallel.all_reduce import AllReduce, AllReduceReplica
     from braidwater.parallel.loop import run_epochs
 
     class InTurns(AllReduceReplica):
@@ -92,7 +92,7 @@ def ours(member: Any, data: Any, turn: Turn) -> float:
         def stepped(self, learner: Any, weight: float) -> None:
             turn.stepped()
 
-    return float(run_epochs(training(), data, InTurns(member, False)).history[-1]["loss"])
+    return float(run_epochs(training(), data, InTurns(member, AllReduce(WORKERS, transport="gloo"))).history[-1]["loss"])
 
 
 @bench.contender("both in the same processes, in turns")

@@ -24,9 +24,13 @@
     │   └── ModelSchemaError          made for another table or by another version
     ├── NumericalError            training left the finite numbers
     ├── CacheError                the block cache cannot be written or read back
+    ├── CheckpointError           a checkpoint cannot be written
+    ├── StudyError                a study's storage cannot be opened, read or written
     ├── WorkerError               a worker failed; carries its traceback and the block
-    │   └── WorkerLostError           a worker process died
+    │   ├── WorkerLostError           a worker process died
+    │   └── TaskTimeoutError          a task took longer than it was given
     └── CancelledError            stopped on request
+        └── TaskStopped               raised inside a task that was stopped
 
 Also warnings: `BraidwaterWarning` > `ConvergenceWarning`, `RankDeficientWarning`, `SeparationWarning`, `DataWarning`.
 """
@@ -163,6 +167,14 @@ class CacheError(BraidwaterError, OSError):
     """The block cache cannot be written or read back."""
 
 
+class CheckpointError(BraidwaterError, OSError):
+    """A checkpoint cannot be written; training could go on from the one before it."""
+
+
+class StudyError(BraidwaterError):
+    """A study's storage cannot be opened, read or written, or belongs to another search."""
+
+
 class WorkerError(BraidwaterError, RuntimeError):
     """A worker failed; the message holds the worker, the block and the worker's own traceback."""
 
@@ -171,8 +183,16 @@ class WorkerLostError(WorkerError):
     """A worker process died without a word (killed, out of memory)."""
 
 
+class TaskTimeoutError(WorkerError):
+    """A task took longer than it was given; its process was ended."""
+
+
 class CancelledError(BraidwaterError):
     """Stopped on request."""
+
+
+class TaskStopped(CancelledError):  # noqa: N818 - it is no error: the task did what it was asked to
+    """Raised inside a task where it emits a metric after it was stopped (`RunningTasks.stop`)."""
 
 
 def _restored(kind: type[BraidwaterError], arguments: tuple[object, ...], facts: dict[str, object]) -> BraidwaterError:

@@ -58,13 +58,18 @@ class PassStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class BlockDone(Event):
-    """A worker is through with a block. `start` is when it took it up (seconds since the epoch)."""
+    """A worker is through with a block. `start` is when it took it up (seconds since the epoch).
+
+    Of `seconds`, `data_seconds` went by until the rows were there, and `exchange_seconds` in messages to other workers.
+    """
 
     worker: int
     rows: int
     start: float
     seconds: float
     bytes: int = 0
+    data_seconds: float = 0.0
+    exchange_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +93,16 @@ class Metric(Event):
     step: int
     epoch: int | None = None
     worker: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram(Event):
+    """How the numbers of a tensor are spread: ``counts[i]`` of them lie between ``edges[i]`` and ``edges[i + 1]``."""
+
+    name: str
+    edges: list[float]
+    counts: list[int]
+    step: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +163,47 @@ class Planned(Event):
     text: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchStarted(Event):
+    """A search over models began. `trials` and `seconds` are its budget, `metric` is what trials are compared by."""
+
+    name: str
+    metric: str
+    direction: str
+    trials: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStarted(Event):
+    """A trial of a search is trained, for the first time or on from where it was."""
+
+    number: int
+    parameters: dict[str, Any]
+    epochs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEnded(Event):
+    """A stretch of a trial is over: it is complete, paused, pruned or failed (`state`)."""
+
+    number: int
+    state: str
+    value: float | None = None
+    epochs: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEvent(Event):
+    """An event of a task that runs in a worker process, as `Engine.tasks` passes it on: `told` is what the task emitted."""
+
+    task: str
+    worker: int
+    told: Event
+
+
 Listener = Callable[[Event], None]
 _session_listeners: list[Listener] = []
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("braidwater_listeners", default=())
@@ -196,11 +252,16 @@ def as_record(event: Event) -> dict[str, Any]:
     >>> as_record(Metric(time=0.0, name="loss", value=0.5, step=3))["event"]
     'Metric'
     """
-    return {"event": type(event).__name__, **dataclasses.asdict(event)}
+    fields = dataclasses.asdict(event)
+    if isinstance(event, TaskEvent):
+        fields["told"] = as_record(event.told)
+    return {"event": type(event).__name__, **fields}
 
 
 def from_record(record: dict[str, Any]) -> Event:
     """The event that `as_record` wrote down."""
     fields = dict(record)
     kind = {cls.__name__: cls for cls in Event.__subclasses__()}[fields.pop("event")]
+    if kind is TaskEvent:
+        fields["told"] = from_record(fields["told"])
     return kind(**fields)

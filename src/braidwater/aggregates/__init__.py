@@ -2,6 +2,7 @@
 
 from braidwater.aggregates.averaged_sgd import AveragedSgd, SgdResult
 from braidwater.aggregates.base import Aggregate, Iteration
+from braidwater.aggregates.both import Both
 from braidwater.aggregates.class_counts import ClassCount, ClassCounts
 from braidwater.aggregates.count import Count
 from braidwater.aggregates.gram import Gram, GramResult
@@ -15,6 +16,7 @@ from braidwater.aggregates.robust_products import RobustProducts
 __all__ = [
     "Aggregate",
     "AveragedSgd",
+    "Both",
     "ClassCount",
     "ClassCounts",
     "Count",

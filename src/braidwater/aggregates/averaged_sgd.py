@@ -239,8 +239,8 @@ def _compiled(sgd: AveragedSgd, state: SgdState, surface: Surface, block: Block,
     dtype: Any = sgd.linear_map(surface, state.point).compute_dtype(block)
     stored = sgd.design.weights(block)
     labels = sgd.design.labels(block)
-    work = [scratch(name, (BATCH,), dtype) for name in ("labels", "ones", "predictors", "residuals")]
-    work[1][...] = 1
+    work = [scratch(name, (BATCH,), dtype) for name in ("ones", "predictors", "residuals")]
+    work[0][...] = 1
     weight, loss, state.batches = averaged_sgd_pass(
         block.matrix(term.columns),
         labels if labels.dtype == np.uint8 else labels.astype(np.uint8),

@@ -114,7 +114,7 @@ class Columns:
             _fill(term, block, rows, shift[at : at + term.width, None], out[at : at + term.width])
             at += term.width
         if self.targets:
-            self._fill_label(block, rows, shift[at : at + self.targets, None], out[at : at + self.targets])
+            self.fill_label(block, rows, shift[at : at + self.targets, None], out[at : at + self.targets])
         if self.with_ones:
             out[-1] = 1.0 - shift[-1]
         return out
@@ -125,7 +125,8 @@ class Columns:
         codes[(codes < 0) | (codes > term.width)] = term.width
         return codes
 
-    def _fill_label(self, block: Block, rows: slice, shift: Array, out: Array) -> None:
+    def fill_label(self, block: Block, rows: slice, shift: Array, out: Array) -> None:
+        """Write what the label makes of some rows, less `shift` ``(targets, 1)``, to `out` ``(targets, rows)``."""
         if self.classes is None:
             np.subtract(self.design.labels(block)[rows], shift, out=out, casting="unsafe")
             return

@@ -19,16 +19,21 @@ if TYPE_CHECKING:
 TILE_ROWS = 4096
 
 
-def fused_transition(linear: LinearMap, state: LossState, block: Block) -> LossState:
-    """Fold a block into the state: one compiled call where the features are one group of floats, else some a tile."""
+def fused_transition(linear: LinearMap, state: LossState, block: Block) -> LossState | None:
+    """Fold a block into the state: one compiled call where the features are one group of floats, else some a tile.
+
+    None where there is no compiled form: for several models over anything else.
+    """
     design = linear.design
-    raw, intercept = linear.raw_weights()[:, 0], float(linear.raw_intercepts()[0])
     term = design.terms[0] if design.terms else None
     plain = design.weights(block) is None and design.offsets(block) is None
     if plain and len(design.terms) == 1 and isinstance(term, NumberTerm):
         matrix = block.matrix(term.columns)
         if matrix.dtype in (np.float32, np.float64):
-            return _one_group(linear, state, block, matrix, raw, intercept)
+            return (_one_model if linear.models == 1 else _many_models)(linear, state, block, matrix)
+    if linear.models > 1:
+        return None
+    raw, intercept = linear.raw_weights()[:, 0], float(linear.raw_intercepts()[0])
     dtype = linear.compute_dtype(block)
     for tile in block.slices(TILE_ROWS):
         _tile(linear, state, block, tile, dtype, raw, intercept)
@@ -37,30 +42,45 @@ def fused_transition(linear: LinearMap, state: LossState, block: Block) -> LossS
 
 def fused_losses(z: Array, labels: Array, weights: Array | None) -> tuple[Array, Array]:
     """`logistic_loss` in compiled code: z ``(K, rows)`` becomes the residuals."""
-    kind = "32" if z.dtype == np.float32 else "64"
     loss, wrong = np.empty(len(z)), np.empty(len(z))
-    run = getattr(fused, f"losses{kind}" if weights is None else f"weighted_losses{kind}")
-    rest = () if weights is None else (weights,)
-    run(z, labels, *rest, scratch("residuals", z.shape[1:], z.dtype), loss, wrong)
+    fused.log_losses(z, labels, weights, scratch("residuals", z.shape[1:], z.dtype), loss, wrong)
     return loss, wrong
 
 
-def _one_group(
-    linear: LinearMap, state: LossState, block: Block, matrix: Array, raw: Array, intercept: float
-) -> LossState:
+def _one_model(linear: LinearMap, state: LossState, block: Block, matrix: Array) -> LossState:
     dtype = linear.compute_dtype(block)
+    raw, intercept = linear.raw_weights()[:, 0].astype(dtype), dtype(linear.raw_intercepts()[0])
     z = scratch("predictors", (fused.TILE_ROWS,), dtype)
     r = scratch("residuals", (fused.TILE_ROWS,), dtype)
     gradient = np.zeros(len(raw))
-    run = fused.logistic_pass32 if dtype == np.float32 else fused.logistic_pass64
-    labels = linear.design.labels(block)
-    if labels.dtype != np.uint8:
-        labels = labels.astype(np.uint8)  # one compiled form less
-    loss, wrong, residual = run(matrix, labels, raw.astype(dtype), dtype(intercept), z, r, gradient)
+    found = fused.logistic_pass(matrix, _codes_of(linear, block), raw, intercept, z, r, gradient)
     state.weight += block.rows
-    _add(state, loss, wrong, residual)
+    _add(state, *found)
     state.gradient[:, 0] += gradient
     return state
+
+
+def _many_models(linear: LinearMap, state: LossState, block: Block, matrix: Array) -> LossState:
+    from braidwater.kernels.four_by_four import TILE_ROWS
+    from braidwater.kernels.fused_logistic_path import logistic_path_pass
+
+    dtype = linear.compute_dtype(block)
+    models, width = linear.models, len(matrix)
+    weights = np.zeros((-(-models // 4) * 4, -(-width // 4) * 4), dtype)
+    weights[:models, :width] = linear.raw_weights().T
+    gradient = np.zeros(weights.shape)
+    tiles = (scratch(name, (len(weights) * TILE_ROWS,), dtype) for name in ("predictors", "residuals"))
+    intercepts = linear.raw_intercepts().astype(dtype)
+    sums = state.loss, state.wrong, state.residual
+    logistic_path_pass(matrix, _codes_of(linear, block), weights, intercepts, *tiles, gradient, *sums)
+    state.weight += block.rows
+    state.gradient += gradient[:models, :width].T
+    return state
+
+
+def _codes_of(linear: LinearMap, block: Block) -> Array:
+    """Labels as uint8, whatever they are stored as: one compiled form less."""
+    return linear.design.labels(block).astype(np.uint8, copy=False)
 
 
 def _tile(
@@ -84,15 +104,9 @@ def _tile(
             z += part.astype(dtype) @ _matrix(term, block, tile, dtype)
     labels = design.labels(block)[tile].astype(dtype)
     stored = design.weights(block)
-    if stored is None:
-        loss, wrong = (fused.loss32 if dtype == np.float32 else fused.loss64)(z, labels, r)
-        state.weight += count
-    else:
-        weights = stored[tile].astype(dtype)
-        run = fused.weighted_loss32 if dtype == np.float32 else fused.weighted_loss64
-        loss, wrong = run(z, labels, weights, r)
-        state.weight += float(weights.sum(dtype=np.float64))
-    _add(state, loss, wrong, float(r.sum(dtype=np.float64)))
+    weights = None if stored is None else stored[tile].astype(dtype)
+    state.weight += count if weights is None else float(weights.sum(dtype=np.float64))
+    _add(state, *fused.log_loss(z, labels, weights, r))
     for term in design.terms:
         target = state.gradient[term.begin : term.begin + term.width, 0]
         if isinstance(term, CodeTerm):

@@ -1,4 +1,4 @@
-"""The block cache on disk: units of about 8 MB in one file, written once, read unit by unit with pread.
+"""The block cache on disk: units of about 8 MB in one file, written once, mapped or read unit by unit.
 
 A cache file holds the units, each at a multiple of 4096 bytes (so that O_DIRECT can read it), then an index as JSON, then a
 trailer: the index's length and checksum, and a magic word. It is written under another name and renamed when it is whole.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import shutil
 import struct
@@ -21,6 +22,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+import numpy as np
 
 from braidwater.blocks.base import Array, Block, BlockSchema, allocate
 from braidwater.blocks.store import BlockStore, Key, StoreWriter, ThreadBuffers, Unit
@@ -37,9 +40,9 @@ _RESERVE = 64 * 2**20
 class DiskStore(BlockStore):
     """A finished cache file. It pickles as its path, so that other processes can read it.
 
-    Reading is `pread` into the caller's buffer: as fast as a memory map while the system holds the file in memory, and
-    resident memory stays at one buffer a thread. A file of more than 0.6 of the memory that is free is read past the
-    system's cache (O_DIRECT): at the disk's speed, a third of the CPU, and nothing else is pushed out.
+    A unit is mapped for as long as somebody holds its block: nothing is copied, and resident memory stays at a unit a
+    thread. A file of more than 0.6 of the memory that is free is read into the caller's buffer past the system's cache
+    (O_DIRECT): at the disk's speed, a third of the CPU, and nothing else is pushed out.
     """
 
     kind = "disk"
@@ -59,22 +62,41 @@ class DiskStore(BlockStore):
     @property
     def buffer_bytes(self) -> int:
         largest = max((unit.rows for unit in self.units), default=0)
-        return _padded(self.schema.bytes(largest))
+        return _padded(self.schema.bytes(largest)) if self._direct else 0
 
     def read(self, number: int, buffer: Array | None = None) -> Block:
         unit = self.units[number]
         size = self.schema.bytes(unit.rows)
-        wanted = _padded(size) if self._direct else size
-        buffer = allocate(self.buffer_bytes) if buffer is None else buffer
+        if self._direct:
+            held = self._fetched(unit, size, allocate(self.buffer_bytes) if buffer is None else buffer)
+        else:
+            held = self._mapped(unit, size)
+        return Block(self.schema, held, unit.rows, start=unit.start, number=number)
+
+    def _mapped(self, unit: Unit, size: int) -> Array:
+        """The unit's own pages, until the array is gone."""
+        ahead = unit.offset % mmap.ALLOCATIONGRANULARITY
+        try:
+            # a copy on write, though nobody writes: compiled kernels exist for arrays that may be written to
+            pages = mmap.mmap(self._file, ahead + size, access=mmap.ACCESS_COPY, offset=unit.offset - ahead)
+        except ValueError as error:
+            raise self._too_short(unit) from error
+        return np.frombuffer(pages, np.uint8, offset=ahead)
+
+    def _fetched(self, unit: Unit, size: int, buffer: Array) -> Array:
+        """The unit in `buffer`."""
         done = 0
         while done < size:
-            got = os.preadv(self._file, [memoryview(buffer.data)[done:wanted]], unit.offset + done)
+            got = os.preadv(self._file, [memoryview(buffer.data)[done : _padded(size)]], unit.offset + done)
             if got == 0:
-                raise CacheError(
-                    f"The block cache {str(self.path)!r} ends in the middle of block {number}; delete it and run again."
-                )
+                raise self._too_short(unit)
             done += got
-        return Block(self.schema, buffer[:size], unit.rows, start=unit.start, number=number)
+        return buffer[:size]
+
+    def _too_short(self, unit: Unit) -> CacheError:
+        return CacheError(
+            f"The block cache {str(self.path)!r} ends in the middle of block {unit.number}; delete it and run again."
+        )
 
     def close(self) -> None:
         self._release()

@@ -50,7 +50,7 @@ class BlockSource:
         self._fingerprint = table.fingerprint()
         self.store: BlockStore | None = None
         path = self.cache_path
-        if self.cache == "disk" and path is not None:
+        if (self.cache == "disk" or table.encoded) and path is not None:
             self.store = found = open_cached(path)
             self.rows_dropped = 0 if found is None else found.rows_dropped
 
@@ -124,7 +124,7 @@ class BlockSource:
         """The rows of a partition, cut into the rows of one unit each (the last may be smaller)."""
         held: list[pa.RecordBatch] = []
         rows = 0
-        for batch in self.table.read(self.columns, partition=partition, batch_rows=min(self.unit_rows, 32_768)):
+        for batch in self.table.read(self.columns, partition=partition, batch_rows=min(self.unit_rows, 131_072)):
             while batch.num_rows:
                 part = batch.slice(0, self.unit_rows - rows)
                 held.append(part)

@@ -36,19 +36,21 @@ class RowDesign(Protocol):
 class RowForm:
     """What a row looks like in a mini-batch.
 
-    Features are ``(width,)`` of `dtype`, from `design`; or, where `image` names a stored column, that column as it is
-    stored, shape and type.
+    Features are ``(width,)`` of `dtype`, from `design`; or, where `whole` names a stored column, that column as it is
+    stored, shape and type. Where that is a sequence, `pad` is what follows its end: the rows of a mini-batch are then about
+    equally long, and cut behind the longest of them.
     """
 
     design: RowDesign
-    image: str | None = None
+    whole: str | None = None
     dtype: str = "float32"
+    pad: int | None = None
 
     def feature_bytes(self, store: BlockStore) -> int:
         """Bytes of the features of a row."""
-        if self.image is None:
+        if self.whole is None:
             return self.design.width * int(np.dtype(self.dtype).itemsize)
-        return next(column.row_bytes for column in store.schema.columns if column.name == self.image)
+        return next(column.row_bytes for column in store.schema.columns if column.name == self.whole)
 
 
 @dataclass(slots=True)
@@ -120,10 +122,10 @@ class Window:
         buffer = memory.read_buffer(store.buffer_bytes)
         size = rows * self.form.feature_bytes(store)
         self._held = memory.take(size)
-        if self.form.image is None:
+        if self.form.whole is None:
             features = self._held[:size].view(self.form.dtype).reshape(rows, self.form.design.width)
         else:
-            column = next(column for column in store.schema.columns if column.name == self.form.image)
+            column = next(column for column in store.schema.columns if column.name == self.form.whole)
             features = self._held[:size].view(column.dtype).reshape(rows, *column.shape)
         self.features = features
         for unit, begin in zip(units, self.starts, strict=False):
@@ -131,10 +133,10 @@ class Window:
             span = slice(int(begin), int(begin) + block.rows)
             self.labels = _into(self.labels, block, self.form.design.label, span, rows)
             self.weights = _into(self.weights, block, self.form.design.weight, span, rows)
-            if self.form.image is None:
+            if self.form.whole is None:
                 self._encode(block, features[span], memory)
             else:
-                features[span] = block[self.form.image]
+                features[span] = block[self.form.whole]
 
     def _encode(self, block: Block, target: Array, memory: WindowMemory) -> None:
         design, dtype = self.form.design, self.form.dtype
@@ -145,6 +147,13 @@ class Window:
         )
         for rows in block.slices(TILE_ROWS):
             _turn(design.dense(block, rows, dtype=dtype, out=scratch), target[rows])
+
+    def lengths(self, pad: int) -> Array:
+        """The lengths of the sequences of all rows: their tokens before nothing but `pad` follows."""
+        if self.features is not None:
+            return sequence_lengths(self.features, pad)
+        assert self.form.whole is not None
+        return np.concatenate([sequence_lengths(block[self.form.whole], pad) for block in self.blocks])
 
     def pick(self, index: Array) -> Rows:
         """The rows at `index` (numbers within the window), in that order, in memory of their own."""
@@ -158,7 +167,7 @@ class Window:
 
     def _pick_from_blocks(self, index: Array) -> Rows:
         form = self.form
-        column = None if form.image is None else self.blocks[0][form.image]
+        column = None if form.whole is None else self.blocks[0][form.whole]
         shape, dtype = ((form.design.width,), form.dtype) if column is None else (column.shape[1:], column.dtype)
         features = np.empty((len(index), *shape), dtype)
         labels, weights = (
@@ -173,7 +182,7 @@ class Window:
             if len(places):
                 rows = index[places] - self.starts[number]
                 picked = (
-                    form.design.dense(block, rows, dtype=dtype).T if form.image is None else block[form.image][rows]
+                    form.design.dense(block, rows, dtype=dtype).T if form.whole is None else block[form.whole][rows]
                 )
                 features[places] = picked
                 for target, name in ((labels, form.design.label), (weights, form.design.weight)):
@@ -193,6 +202,16 @@ class Window:
         unit = np.searchsorted(self.starts, index, "right") - 1
         numbers: Array = self.numbers[unit] + index - self.starts[unit]
         return numbers
+
+
+def sequence_lengths(rows: Array, pad: int) -> Array:
+    """How many tokens each of `rows` ``(rows, length)`` has before nothing but `pad` follows.
+
+    >>> sequence_lengths(np.array([[3, 0, 4, 0], [0, 0, 0, 0]]), pad=0)
+    array([3, 0])
+    """
+    tokens = rows != pad
+    return np.where(tokens.any(1), rows.shape[1] - tokens[:, ::-1].argmax(1), 0)
 
 
 def _turn(source: Array, target: Array) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``braidwater train | predict | evaluate | explain | describe | demo | doctor``."""
+"""The command line: ``braidwater train | search | predict | evaluate | explain | describe | demo | doctor``."""
 
 from __future__ import annotations
 

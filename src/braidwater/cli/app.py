@@ -21,7 +21,7 @@ Estimator = Annotated[
     str, typer.Argument(help="logistic_regression, linear_regression, k_means, pca, mlp, cnn; or JOB.toml.")
 ]
 Rows = Annotated[
-    str, typer.Argument(metavar="TABLE", help="A file, glob, folder, FILE.duckdb::TABLE or FILE.duckdb::SELECT …")
+    str, typer.Argument(metavar="TABLE", help="A file, glob, folder, FILE.duckdb::TABLE, postgresql://…::TABLE, or ::SELECT …")
 ]
 MaybeRows = Annotated[str | None, typer.Argument(metavar="TABLE", help="A file, glob, folder, or FILE.duckdb::TABLE.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL_DIR", help="A folder that train wrote.")]
@@ -42,7 +42,8 @@ Seed = Annotated[int | None, typer.Option(help="Decides the split and everything
 Memory = Annotated[str | None, typer.Option(help="What braidwater may hold at a time, such as 1GB.", metavar="SIZE")]
 Workers = Annotated[int | None, typer.Option(help="Threads or processes; all cores where left out.", metavar="N")]
 Strategy = Annotated[
-    str | None, typer.Option(help="auto, single, all_reduce, averaging (nets) or data.", metavar="NAME")
+    str | None,
+    typer.Option(help="How nets are spread over workers: auto, all_reduce, 'averaging(every=8)' ...", metavar="NAME"),
 ]
 Trust = Annotated[
     list[str] | None,
@@ -84,6 +85,8 @@ def train(
     workers: Workers = None,
     strategy: Strategy = None,
     output: Annotated[str | None, typer.Option(help="The folder to save the model in.", metavar="MODEL_DIR")] = None,
+    report: Annotated[str | None, typer.Option(help="Write a report with pictures.", metavar="FILE.html")] = None,
+    tensorboard: Annotated[str | None, typer.Option(help="Write curves for TensorBoard.", metavar="DIR")] = None,
     json: Json = False,
 ) -> None:
     """Train ESTIMATOR on TABLE and save the model; or do what JOB.toml says."""
@@ -120,6 +123,65 @@ def explain(
     from braidwater.cli.train import explain as run
 
     run(job_of(estimator, table, "explain", **given), json=json)
+
+
+@app.command()
+@reported
+def search(
+    estimator: Estimator,
+    table: Rows,
+    param: Annotated[
+        list[str],
+        typer.Option(
+            help="A hyperparameter to try: 1e-4..1e-1:log, 16..256:step=16, [32]|[64,32].", metavar="NAME=RANGE"
+        ),
+    ],
+    label: Label = None,
+    features: Features = None,
+    exclude: Exclude = None,
+    set_: Settings = None,
+    nulls: Nulls = None,
+    metric: Annotated[str | None, typer.Option(help="What trials are compared by.", metavar="NAME")] = None,
+    direction: Annotated[str, typer.Option(help="auto, minimize or maximize.", metavar="WAY")] = "auto",
+    trials: Annotated[
+        int | None, typer.Option(help="The most trials; 50 where no bound is given.", metavar="N")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="The most wall time.", metavar="S")] = None,
+    epochs: Annotated[int | None, typer.Option(help="The most epochs over all trials.", metavar="N")] = None,
+    sampler: Annotated[
+        str, typer.Option(help="tpe, random, grid, cmaes, gp, nsga2, qmc, differential_evolution.", metavar="NAME")
+    ] = "tpe",
+    scheduler: Annotated[
+        str | None, typer.Option(help="asha, hyperband, median, wilcoxon, population_based.", metavar="NAME")
+    ] = None,
+    test: Test = None,
+    seed: Seed = None,
+    memory: Memory = None,
+    workers: Workers = None,
+    storage: Annotated[str | None, typer.Option(help="An SQLite file that keeps the study.", metavar="FILE")] = None,
+    name: Annotated[str, typer.Option(help="The study's name in the storage.", metavar="NAME")] = "study",
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on with the study that is in the storage.")
+    ] = True,
+    trial_timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which a trial is ended.", metavar="S")
+    ] = None,
+    report: Annotated[str | None, typer.Option(help="An HTML page about the search.", metavar="FILE")] = None,
+    output: Annotated[
+        str | None, typer.Option(help="The folder to save the best model in.", metavar="MODEL_DIR")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Try hyperparameters of ESTIMATOR on TABLE in parallel, and keep the best model."""
+    given = _given(locals())
+    from braidwater.cli.job import job_of
+    from braidwater.cli.search import search as run
+
+    own = ["metric", "direction", "trials", "seconds", "epochs", "sampler", "scheduler"]
+    own += ["storage", "name", "resume", "trial_timeout"]
+    settings = {option: given.pop(option, None) for option in own}
+    page, ranges = given.pop("report", None), given.pop("param")
+    run(job_of(estimator, table, "search", **given), ranges, json=json, report=page, **settings)  # type: ignore[arg-type]
 
 
 @app.command()
@@ -175,6 +237,96 @@ def doctor(json: Json = False) -> None:
     from braidwater.cli.doctor import doctor as run
 
     run(json=json)
+
+
+@app.command()
+@reported
+def simulate(
+    batch: Annotated[int, typer.Option(help="Rows of a step over all workers.", metavar="ROWS")] = 8192,
+    batch_per_worker: Annotated[
+        int | None, typer.Option(help="Rows of a step of each worker, instead: weak scaling.", metavar="ROWS")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A module's import path, package.module:Class; or give figures.", metavar="MODULE"),
+    ] = None,
+    inputs: Annotated[
+        str | None, typer.Option(help="With --model: the width of a row, or its shape 3x224x224.", metavar="SHAPE")
+    ] = None,
+    outputs: Annotated[int, typer.Option(help="With --model: the number of outputs.", metavar="N")] = 1000,
+    parameters: Annotated[float | None, typer.Option(help="Numbers that are learnt, such as 25e6.")] = None,
+    bytes_per_parameter: Annotated[int, typer.Option(help="4 for float32, 2 for 16 bits.")] = 4,
+    flops_per_row: Annotated[
+        float | None, typer.Option(help="Operations of forward and backward of a row, such as 24e9.")
+    ] = None,
+    activations: Annotated[
+        str | None, typer.Option(help="What a row keeps for its backward pass, such as 100MB.", metavar="SIZE")
+    ] = None,
+    depth: Annotated[int, typer.Option(help="Layers of equal size that the figures are of.", metavar="N")] = 16,
+    strategy: Annotated[
+        str, typer.Option(help="Strategies, by names and commas.", metavar="NAMES")
+    ] = "all_reduce,sharded,pipeline,tensor_parallel",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option of the strategies: micro_batches=32, tensor=8.", metavar="NAME=VALUE"),
+    ] = None,
+    workers: Annotated[str, typer.Option(help="1,8,64 or 1,2,...,1024.", metavar="NUMBERS")] = "1,2,...,1024",
+    bandwidth: Annotated[str, typer.Option(help="Of a node's line: 10GB/s, 25Gbit/s.", metavar="RATE")] = "10GB/s",
+    latency: Annotated[str, typer.Option(help="Of a message between nodes.", metavar="TIME")] = "20us",
+    flops: Annotated[float, typer.Option(help="Operations a second that a worker reaches in training.")] = 50e12,
+    topology: Annotated[str, typer.Option(help="ring, tree or hierarchical.")] = "ring",
+    node_workers: Annotated[int, typer.Option(help="Workers of a node.", metavar="N")] = 1,
+    node_bandwidth: Annotated[str, typer.Option(help="Of the lines inside a node.", metavar="RATE")] = "100GB/s",
+    node_latency: Annotated[str, typer.Option(help="Of a message inside a node.", metavar="TIME")] = "5us",
+    overlap: Annotated[bool, typer.Option(help="Whether gradients travel while backward computes.")] = True,
+    jitter: Annotated[float, typer.Option(help="Standard deviation of a step's time over its mean.")] = 0.0,
+    memory: Annotated[str | None, typer.Option(help="Of a worker, such as 80GB.", metavar="SIZE")] = None,
+    report: Annotated[str | None, typer.Option(help="A page with the curves.", metavar="FILE.html")] = None,
+    json: Json = False,
+) -> None:
+    """Print what training would cost on a cluster that is not here: time, speed-up, bytes and memory by workers."""
+    given = {name.rstrip("_"): value for name, value in locals().items()}
+    from braidwater.cli.simulate import run
+
+    run(given, json=json, report=report)
+
+
+postgres = typer.Typer(help="Train inside a PostgreSQL server.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(postgres, name="postgres")
+Server = Annotated[str, typer.Argument(metavar="ADDRESS", help="postgresql://USER@HOST/DATABASE")]
+
+
+@postgres.command("install")
+@reported
+def install_postgres(
+    address: Server,
+    grant: Annotated[
+        list[str] | None,
+        typer.Option(help="A role that may use it: it can run any Python as the server's user.", metavar="ROLE"),
+    ] = None,
+) -> None:
+    """Make the schema braidwater with its functions. Needs a superuser and PL/Python."""
+    from braidwater.cli.postgres import install
+
+    install(address, grant=grant or ())
+
+
+@postgres.command("uninstall")
+@reported
+def uninstall_postgres(address: Server) -> None:
+    """Remove the schema braidwater with the packed blocks of all users."""
+    from braidwater.cli.postgres import uninstall
+
+    uninstall(address)
+
+
+@postgres.command("doctor")
+@reported
+def examine_postgres(address: Server, json: Json = False) -> None:
+    """Say what the server has, what is missing, and how to mend it."""
+    from braidwater.cli.postgres import doctor
+
+    doctor(address, json=json)
 
 
 def _given(arguments: dict[str, object]) -> dict[str, object]:

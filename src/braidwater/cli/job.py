@@ -15,6 +15,7 @@ A job file::
     strategy = "auto"                       # or { name = "averaging", every = 8 }
     output = "late-model"
     report = "late.html"
+    tensorboard = "runs/late"               # a folder for TensorBoard
     schedule = "cosine"                     # of the learning rate of a net
 
     [set]                                   # hyperparameters: those of the estimator, or of Trainer
@@ -67,6 +68,7 @@ class Job:
     strategy: str | dict[str, Any] = "auto"
     output: str | None = None
     report: str | None = None
+    tensorboard: str | None = None
     set: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class Job:
 _TYPES: dict[str, tuple[type, ...]] = {
     "table": (str,), "estimator": (str,), "module": (str,), "label": (str,), "features": (list,), "exclude": (list,),
     "nulls": (str, int, float), "test": (float,), "seed": (int,), "memory": (str, int), "workers": (int,),
-    "strategy": (str, dict), "output": (str,), "report": (str,), "set": (dict,), "arguments": (dict,),
+    "strategy": (str, dict), "output": (str,), "report": (str,), "tensorboard": (str,), "set": (dict,), "arguments": (dict,),
     "encoders": (dict,), "optimizer": (str, dict), "schedule": (str,),
 }  # fmt: skip
 _WORDS = {str: "a text", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
@@ -93,6 +95,8 @@ def job_of(estimator: str, table: str | None, command: str, **given: Any) -> Job
     for name in ("features", "exclude"):
         if name in options:
             options[name] = [part.strip() for part in options[name].split(",") if part.strip()]
+    if "strategy" in options:
+        options["strategy"] = parse_strategy(options["strategy"])
     if "set" in options:
         options["set"] = dict(parse_setting(text) for text in options["set"])
     if table is None and estimator.endswith(".toml"):
@@ -148,6 +152,23 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return name, tomllib.loads(f"value = {value.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         return name, value.strip()
+
+
+def parse_strategy(text: str) -> str | dict[str, Any]:
+    """A name, or ``NAME(PARAMETER=VALUE, ...)`` with values as TOML.
+
+    >>> parse_strategy("all_reduce"), parse_strategy("averaging(every=8, optimizer_state='reset')")
+    ('all_reduce', {'name': 'averaging', 'every': 8, 'optimizer_state': 'reset'})
+    """
+    name, bracket, rest = text.strip().partition("(")
+    if not bracket:
+        return name
+    try:
+        parameters = tomllib.loads(f"value = {{{rest.removesuffix(')')}}}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        wish = "NAME or NAME(PARAMETER=VALUE, ...), such as averaging(every=8)"
+        raise typer.BadParameter(f"{text!r} is not of the form {wish}: {error}.", param_hint="--strategy") from error
+    return {"name": name.strip(), **parameters}
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

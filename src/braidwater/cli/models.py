@@ -112,6 +112,7 @@ def features_of(job: Job, rows: Table) -> Any:
         "hashed": encoding.Hashed,
         "vector": encoding.Vector,
         "image": encoding.Image,
+        "sequence": encoding.Sequence,
     }
     declared = {}
     for column, wish in job.encoders.items():

@@ -33,7 +33,7 @@ def train(job: Job, *, json: bool) -> None:
         model = make_model(job)
         arguments = fit_arguments(job, rows)
         record = Record()
-        with progress(), listen(record):
+        with progress(), listen(record), _tensorboard(job):
             started = time.perf_counter()
             model.fit(rows, **arguments)
             seconds = time.perf_counter() - started
@@ -62,7 +62,7 @@ def train(job: Job, *, json: bool) -> None:
     if hasattr(model, "summary"):
         typer.echo(model.summary())
     print_figures({f"{name} ({summary['evaluated_on']})": value for name, value in metrics.items()})
-    for what, place in (("saved to", saved), ("report in", job.report)):
+    for what, place in (("saved to", saved), ("report in", job.report), ("TensorBoard files in", job.tensorboard)):
         if place is not None:
             typer.echo(f"{what} {place}")
 
@@ -82,6 +82,14 @@ def explain(job: Job, *, json: bool) -> None:
         print_json(plan.to_json())
     else:
         typer.echo(str(plan))
+
+
+def _tensorboard(job: Job) -> Any:
+    if job.tensorboard is None:
+        return nullcontext()
+    from braidwater.report import TensorBoard
+
+    return TensorBoard(job.tensorboard)
 
 
 def _session(job: Job) -> Any:

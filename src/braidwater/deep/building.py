@@ -9,9 +9,9 @@ from math import prod
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from braidwater.deep.inputs import InputForm
+from braidwater.deep.layers import Layers, find_layers
 from braidwater.deep.losses import Target
 from braidwater.errors import LabelError, ModelSchemaError, OptionError, UnsafeModelError
 from braidwater.parallel.mixed_precision import weights_dtype
@@ -32,7 +32,7 @@ def build_module(
     if isinstance(spec, torch.nn.Module):
         return copy.deepcopy(spec)
     factory = import_factory(spec) if isinstance(spec, str) else spec
-    inputs = form.shape if form.image is not None else form.shape[0]
+    inputs = form.shape[0] if form.whole is None else form.shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = factory(inputs, outputs, **arguments)
@@ -93,29 +93,15 @@ def check_outputs(module: torch.nn.Module, form: InputForm, target: Target, outp
         )
 
 
-def count_flops(module: torch.nn.Module, form: InputForm) -> float:
-    """Floating-point operations of a training step on one row: the products of the forward pass, and twice that backward."""
-    with FlopCounterMode(display=False) as counter:
-        _forward(module, form, 1)
-    return 3.0 * int(counter.get_total_flops())
-
-
-def count_activations(module: torch.nn.Module, form: InputForm) -> int:
-    """Bytes of the outputs of all layers for one row: what the backward pass has to find again."""
-    total = 0
-
-    def add(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
-        nonlocal total
-        if isinstance(output, torch.Tensor):
-            total += output.numel() * output.element_size()
-
-    hooks = [layer.register_forward_hook(add) for layer in module.modules() if not list(layer.children())]
+def count_layers(module: torch.nn.Module, form: InputForm) -> Layers:
+    """The layers of a module, with operations and bytes of one row."""
+    _forward(module, form, 1)  # refuses what cannot take these rows
+    before = module.training
+    module.eval()
     try:
-        _forward(module, form, 1)
+        return find_layers(module, _rows(module, form, 1))
     finally:
-        for hook in hooks:
-            hook.remove()
-    return total
+        module.train(before)
 
 
 def parameter_bytes(module: torch.nn.Module) -> int:
@@ -132,15 +118,11 @@ def load_weights(module: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -
 
 
 def _forward(module: torch.nn.Module, form: InputForm, rows: int) -> torch.Tensor:
-    dtype = weights_dtype(form.precision)
     before = module.training
-    first = next(module.parameters(), None)
     module.eval()
     try:
         with torch.no_grad():
-            output: torch.Tensor = module(
-                torch.zeros(rows, *form.shape, dtype=first.dtype if first is not None else dtype)
-            )
+            output: torch.Tensor = module(_rows(module, form, rows))
     except (RuntimeError, ValueError, IndexError) as error:
         raise OptionError(
             "module",
@@ -157,3 +139,10 @@ def _forward(module: torch.nn.Module, form: InputForm, rows: int) -> torch.Tenso
             "Wrap it in a module whose forward picks the tensor that the loss is to see",
         )
     return output
+
+
+def _rows(module: torch.nn.Module, form: InputForm, rows: int) -> torch.Tensor:
+    """Zeros as the module gets them."""
+    first = next(module.parameters(), None)
+    dtype = weights_dtype(form.precision) if first is None else first.dtype
+    return torch.zeros(rows, *form.shape, dtype=torch.int64 if form.tokens else dtype)

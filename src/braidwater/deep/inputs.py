@@ -13,6 +13,7 @@ import torch
 from braidwater.blocks.base import Array, Block
 from braidwater.blocks.windows import RowForm
 from braidwater.encoding import FittedEncoding
+from braidwater.encoding.sequence import FittedSequence
 from braidwater.encoding.wide import FittedWide
 from braidwater.parallel.learner import features_tensor
 from braidwater.parallel.mixed_precision import weights_dtype
@@ -22,44 +23,49 @@ from braidwater.parallel.mixed_precision import weights_dtype
 class InputForm:
     """How encoded rows become a module's input.
 
-    `shape` is that of one row: ``(width,)`` of the design, or of the image that is the only feature. Images come as they are
-    stored and are multiplied with `scale` on the way into the module.
+    `shape` is that of one row: ``(width,)`` of the design, or of the image or sequence that is the only feature. Images come as
+    they are stored and are multiplied with `scale` on the way into the module; tokens become int64.
     """
 
     encoding: FittedEncoding
     precision: str = "float32"
 
     @property
-    def image(self) -> FittedWide | None:
-        """The encoder of the image, where the features are one image."""
-        column = self.encoding.features[0]
-        return column if self.encoding.image_shape is not None and isinstance(column, FittedWide) else None
+    def whole(self) -> FittedWide | None:
+        """The encoder of the image or sequence, where that is the only feature."""
+        return self.encoding.whole
+
+    @property
+    def tokens(self) -> bool:
+        """Whether the module gets token numbers."""
+        return isinstance(self.whole, FittedSequence)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.encoding.image_shape or (self.encoding.design.width,)
+        return (self.encoding.design.width,) if self.whole is None else self.whole.shape
 
     @property
     def scale(self) -> float:
-        image = self.image
-        return 1.0 if image is None or image.scale is None else image.scale
+        whole = self.whole
+        return 1.0 if whole is None or whole.scale is None else whole.scale
 
     @property
     def rows(self) -> RowForm:
         """The same for mini-batches."""
-        image = self.image
+        whole = self.whole
         dtype = "float64" if self.precision == "float64" else "float32"
-        return RowForm(self.encoding.design, None if image is None else image.column, dtype)
+        pad = whole.pad if isinstance(whole, FittedSequence) else None
+        return RowForm(self.encoding.design, None if whole is None else whole.column, dtype, pad)
 
     def dense(self, block: Block) -> Array:
         """A block's features, ``(rows, *shape)``."""
-        if self.image is not None:
-            return block[self.image.column]
+        if self.whole is not None:
+            return block[self.whole.column]
         return self.encoding.design.dense(block, dtype=self.rows.dtype).T
 
     def tensor(self, features: Array) -> torch.Tensor:
         """Features as the module gets them."""
-        dtype = weights_dtype(self.precision)
+        dtype = torch.int64 if self.tokens else weights_dtype(self.precision)
         return features_tensor(np.ascontiguousarray(features), dtype, self.scale)
 
     def encode(self, batch: pa.RecordBatch) -> tuple[Array, Array | None]:

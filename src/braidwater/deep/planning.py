@@ -2,41 +2,99 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from typing import Any
+
 import torch
 
-from braidwater.deep.building import count_activations, count_flops, parameter_bytes
+from braidwater.deep.building import count_layers, parameter_bytes
 from braidwater.deep.inputs import InputForm
+from braidwater.deep.optimizers import OptimizerPlan
 from braidwater.deep.settings import Settings
-from braidwater.parallel import Strategy, strategy_class
-from braidwater.planner import Plan, Work, plan_table
+from braidwater.deep.step_times import MOST_SECONDS, measure_steps
+from braidwater.parallel import STRATEGIES, Data, Strategy, Training, strategy_class
+from braidwater.parallel.ensemble.module import EnsembleModule
+from braidwater.parallel.label_skew import ADVICE, find_skew
+from braidwater.parallel.mixed_precision import HALF
+from braidwater.planner import COSTS, Plan, Work, plan_table
 from braidwater.tables import Table
+
+WORTH_MEASURING = 100.0 * MOST_SECONDS  # seconds of work from which on measuring steps takes less than a hundredth
 
 
 def describe_work(settings: Settings, module: torch.nn.Module, form: InputForm) -> Work:
     """The training as the planner sees it: operations and bytes counted on one row."""
+    found = count_layers(module, form)
     weights = parameter_bytes(module)
     return Work(
         name=settings.kind,
         shape="gang",
         passes=settings.epochs,
-        flops_per_row=count_flops(module, form),
+        flops_per_row=3 * found.flops,  # backward computes the gradients of weights and of inputs
         row_bytes=form.encoding.block_schema.row_bytes,
         read_columns=tuple(form.encoding.columns),
         state_bytes=weights,
         exact=False,
         kernel="torch",
         step_rows=settings.batch_size,
-        # gradients and two moments; activations are held once for backward and once as its gradients
-        working_bytes=3 * weights + 2 * settings.batch_size * count_activations(module, form) // settings.accumulate,
-        strategies=("single", "all_reduce", "averaging"),
+        # activations are held once for the backward pass and once as its gradients
+        working_bytes=2 * settings.batch_size * found.activations // settings.accumulate,
+        strategies=tuple(name for name in COSTS if name in STRATEGIES),
+        layers=found.layers,
+        moments=_moments(settings.optimizer),
+        half=settings.precision in HALF,
+        models=len(module.members) if isinstance(module, EnsembleModule) else 1,
     )
 
 
-def make_plan(settings: Settings, rows: Table, work: Work) -> Plan:
-    """The plan for the strategy that the settings name, or leave to the planner."""
-    strategy = settings.strategy if isinstance(settings.strategy, str) else settings.strategy.name
-    workers = settings.workers if isinstance(settings.strategy, str) else settings.strategy.workers
-    return plan_table(rows, work, strategy=strategy, workers=workers)
+def _moments(plan: OptimizerPlan) -> int:
+    """Numbers that the optimiser keeps for each weight."""
+    match plan.optimizer:
+        case "sgd":
+            return int(bool(plan.arguments.get("momentum")))
+        case "rmsprop" | "adagrad":
+            return 1
+    return 2
+
+
+def make_plan(settings: Settings, rows: Table, work: Work, training: Training, form: InputForm, **wishes: Any) -> Plan:
+    """The plan for the strategy that the settings name, or leave to the planner.
+
+    Counted operations mispredict small nets. So where the training takes long enough (a hundred times what the measurement
+    does) and one process can hold the net, some of its steps are timed on made-up rows, and the plan is made anew.
+    """
+    wishes = _own_wishes(settings) | {name: value for name, value in wishes.items() if value is not None}
+    plan = plan_table(rows, work, **wishes)
+    held = (2 + work.moments) * work.state_bytes + work.working_bytes
+    if plan.root.estimated.seconds < WORTH_MEASURING or held > plan.memory_limit:
+        return plan
+    return plan_table(rows, timed(work, training, form, wishes.get("workers")), **wishes)
+
+
+def timed(work: Work, training: Training, form: InputForm, workers: int | None = None) -> Work:
+    """The same work with times measured on this machine, in a few seconds at most."""
+    times, layers = measure_steps(training, form, workers)
+    shares = {layer.name: layer.share for layer in layers}
+    return replace(work, times=times, layers=tuple(replace(layer, share=shares[layer.name]) for layer in work.layers))
+
+
+def notes_on(data: Data, training: Training, workers: int) -> list[str]:
+    """What the blocks tell before training begins: whether strategies that give each worker its own part would fail."""
+    skew = find_skew(data.rows, training.form.design.label, training.target, workers)
+    return [] if skew is None else [f"{skew} {ADVICE}"]
+
+
+def _own_wishes(settings: Settings) -> dict[str, Any]:
+    """What the settings say of the strategy: its name, its workers, and the options of an object."""
+    strategy = settings.strategy
+    if isinstance(strategy, str):
+        return {"strategy": strategy} | ({} if settings.workers is None else {"workers": settings.workers})
+    return {"strategy": strategy.name, "workers": strategy.workers, "options": options_of(strategy)}
+
+
+def options_of(strategy: Strategy) -> dict[str, Any]:
+    """The options of a strategy by name, without its workers."""
+    return {one.name: getattr(strategy, one.name) for one in fields(strategy) if one.name != "workers"}  # type: ignore[arg-type]
 
 
 def chosen_strategy(settings: Settings, plan: Plan) -> Strategy:
@@ -45,4 +103,5 @@ def chosen_strategy(settings: Settings, plan: Plan) -> Strategy:
         return settings.strategy
     chosen = plan.chosen
     found = strategy_class(chosen.strategy)
-    return found() if chosen.strategy == "single" else found(workers=chosen.workers)  # type: ignore[call-arg]
+    takes_workers = chosen.workers > 1 and any(one.name == "workers" for one in fields(found))  # type: ignore[arg-type]
+    return found(workers=chosen.workers) if takes_workers else found()  # type: ignore[call-arg]

@@ -18,6 +18,7 @@ from braidwater.deep.schedules import Schedule, find_schedule
 from braidwater.encoding import FittedEncoding
 from braidwater.errors import LabelError, OptionError
 from braidwater.parallel import Strategy, Training, strategy_class
+from braidwater.parallel.augmentation import Augmentation, find_augmentations
 from braidwater.parallel.mixed_precision import Precision
 
 KINDS = ("trainer", "mlp", "cnn")
@@ -71,8 +72,11 @@ class Settings:
         resume: bool = True,
         max_restarts: int = 0,
         max_rollbacks: int = 0,
+        augment: str | Augmentation | Sequence[str | Augmentation] = (),
         recompute: bool | Sequence[str] = False,
         device: Literal["auto", "cpu", "cuda"] = "auto",
+        histograms: bool = False,
+        profile: str | Path | None = None,
         kind: str = "trainer",
     ) -> None:
         self.module = module
@@ -100,8 +104,11 @@ class Settings:
         self.resume = resume
         self.max_restarts = max_restarts
         self.max_rollbacks = max_rollbacks
+        self.augment = find_augmentations(augment)
         self.recompute = recompute if isinstance(recompute, bool) else tuple(recompute)
         self.device = device
+        self.histograms = histograms
+        self.profile = None if profile is None else str(profile)
         self.kind = kind
         self._check()
 
@@ -150,7 +157,7 @@ class Settings:
             loss=loss.function,
             optimizer=self.optimizer,
             form=form.rows,
-            input_scale=form.scale if form.image is not None else 1.0,
+            input_scale=form.scale,
             target=loss.target,
             schedule=self.schedule,
             epochs=self.epochs,
@@ -166,6 +173,9 @@ class Settings:
             checkpoint_every=self.checkpoint_every,
             max_restarts=self.max_restarts,
             max_rollbacks=self.max_rollbacks,
+            augmentations=self.augment,
             recompute=self.recompute,
             device=self.device,
+            histograms=self.histograms,
+            profile=self.profile,
         )

@@ -15,7 +15,7 @@ from braidwater.blocks import BlockSource
 from braidwater.deep.building import ModuleSpec, build_module, factory_path, import_factory, load_weights
 from braidwater.deep.inputs import FlatDesign, InputForm
 from braidwater.deep.losses import Loss, Target
-from braidwater.deep.planning import chosen_strategy, describe_work, make_plan
+from braidwater.deep.planning import chosen_strategy, describe_work, make_plan, notes_on
 from braidwater.deep.prediction import AddPredictions, Predictor, prediction_fields
 from braidwater.deep.rows import fit_encoding, make_data
 from braidwater.deep.settings import KINDS, EarlyStopping, Settings
@@ -25,7 +25,7 @@ from braidwater.engines import Engine, LocalEngine, default_engine
 from braidwater.errors import EmptyTableError, ModelSchemaError, OptionError, UnsupportedError
 from braidwater.events import Planned, emit, running
 from braidwater.metrics import ClassEvaluation, NumberEvaluation
-from braidwater.parallel import Strategy, Trained
+from braidwater.parallel import Strategy, Trained, Training
 from braidwater.parallel.checkpoint import Checkpoints
 from braidwater.parallel.mixed_precision import weights_dtype
 from braidwater.parallel.rollback import train_guarded
@@ -49,6 +49,7 @@ class Trainer(Settings):
     come with encoders of their own. The same seed, workers and table give the same weights.
 
     `precision` is ``"float32"``, ``"float64"``, or mixed: ``"bf16"``, ``"fp16"`` (with a loss scale that follows the gradients).
+    `augment` changes training images at random (`Flip`, `Crop`, `Erase`, or an `Augmentation` of your own) on the workers.
     `recompute` saves the memory of activations: True, or patterns of names of layers that are computed again on the way back.
     With `max_rollbacks` a loss that is not finite sends training back to its last checkpoint at half the learning rate.
 
@@ -100,22 +101,24 @@ class Trainer(Settings):
         loss = self.loss_of(encoding)
         form = InputForm(encoding, self.precision)
         module = self.make_module(form, loss)
-        strategy = self._strategy(rows, module, form)
-        engine = engine or LocalEngine(strategy.workers)
         training = self.make_training(module, form, loss)
+        strategy = self._strategy(rows, training, form)
+        engine = engine or LocalEngine(strategy.workers)
         if self.checkpoint is not None and not self.resume:
             Checkpoints(self.checkpoint, {}).clear()
         with ExitStack() as stack, nullcontext() if self.plan_ is None else self.plan_.measuring():
             data = make_data(self, rows, held_out, encoding, strategy.workers, engine, stack)
+            if self.plan_ is not None:
+                self.plan_.notes += notes_on(data, training, strategy.workers)
             trained = train_guarded(strategy, training, data, engine)
         self._take(module, encoding, loss, strategy, trained)
 
-    def _strategy(self, rows: Table, module: torch.nn.Module, form: InputForm) -> Strategy:
-        work = describe_work(self, module, form)
+    def _strategy(self, rows: Table, training: Training, form: InputForm) -> Strategy:
+        work = describe_work(self, training.module, form)
         if isinstance(self.strategy, Strategy) and self.strategy.name not in work.strategies:
             self.plan_ = None  # a strategy from elsewhere: nobody knows its cost
             return self.strategy
-        self.plan_ = make_plan(self, rows, work)
+        self.plan_ = make_plan(self, rows, work, training, form)
         emit(Planned(text=str(self.plan_)))
         return chosen_strategy(self, self.plan_)
 
@@ -146,11 +149,15 @@ class Trainer(Settings):
         features: Features = None,
         exclude: Sequence[str] = (),
         weight: str | None = None,
+        **wishes: Any,
     ) -> Plan:
-        """What `fit` would do, and its cost. The table is looked at, nothing is trained."""
+        """What `fit` would do, and its cost. The table is looked at, nothing is trained but some steps on made-up rows, where
+        all of it takes so long that they do not matter. `wishes` go to `braidwater.planner.plan`."""
         rows = table(data)
         encoding = self.encode(rows, label, features, exclude, weight)
-        return make_plan(self, rows, self.work(rows, encoding))
+        form, loss = InputForm(encoding, self.precision), self.loss_of(encoding)
+        training = self.make_training(self.make_module(form, loss), form, loss)
+        return make_plan(self, rows, describe_work(self, training.module, form), training, form, **wishes)
 
     def work(self, rows: Table, encoding: FittedEncoding) -> Work:
         """The training as the planner sees it: operations and bytes counted on one row."""
@@ -190,6 +197,14 @@ class Trainer(Settings):
             if self.classes_ is None:
                 return engine.aggregate(source, NumberEvaluation(design, predictor))
             return engine.aggregate(source, ClassEvaluation(design, predictor, len(self.classes_)))
+
+    def inputs(self, data: Any, rows: int = 16) -> torch.Tensor:
+        """The first rows of a table as the module gets them, ``(rows, *shape)``; the NULL policy may drop some."""
+        self._require_fitted()
+        form = self._predictor(self.encoding_.for_prediction()).form
+        batch = next(table(data).read(form.encoding.columns, batch_rows=rows))
+        features, _ = form.encode(batch.slice(0, rows))
+        return form.tensor(features.reshape(-1, *form.shape))
 
     def save(self, path: str | Path, *, metrics: Mapping[str, Any] | None = None) -> Path:
         """Write the trained model into the folder `path` (safetensors and JSON); `Trainer.load` reads it back.

@@ -8,6 +8,7 @@ from braidwater.encoding.encoding import Encoding, FittedEncoding
 from braidwater.encoding.hashed import Hashed
 from braidwater.encoding.numeric import Numeric
 from braidwater.encoding.selectors import matching, of_type
+from braidwater.encoding.sequence import Sequence
 from braidwater.encoding.wide import Image, Vector
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Image",
     "NumberTerm",
     "Numeric",
+    "Sequence",
     "Vector",
     "WideTerm",
     "matching",

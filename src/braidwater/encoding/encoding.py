@@ -22,6 +22,7 @@ from braidwater.encoding.hashed import FittedHashed
 from braidwater.encoding.label import FittedClasses, LabelKind, fit_label, fit_weight, label_needs
 from braidwater.encoding.numeric import Numeric, is_number
 from braidwater.encoding.selectors import Selector, is_text, matching
+from braidwater.encoding.sequence import FittedSequence
 from braidwater.encoding.wide import FittedWide, Vector, is_list
 from braidwater.errors import ColumnNotFoundError, ColumnTypeError
 from braidwater.tables.base import Table
@@ -217,11 +218,11 @@ class FittedEncoding:
         return replace(self, features=tuple(column.widened() for column in self.features), label=label)
 
     @property
-    def image_shape(self) -> tuple[int, ...] | None:
-        """The shape of the one image that is the only feature; None for any other features."""
-        if len(self.features) == 1 and isinstance(self.features[0], FittedWide) and len(self.features[0].shape) > 1:
-            return self.features[0].shape
-        return None
+    def whole(self) -> FittedWide | None:
+        """The image or sequence that is the only feature, which modules get in its own shape; None for any other features."""
+        only = self.features[0]
+        shaped = isinstance(only, FittedSequence) or (isinstance(only, FittedWide) and len(only.shape) > 1)
+        return only if len(self.features) == 1 and isinstance(only, FittedWide) and shaped else None
 
     def to_json(self) -> dict[str, Any]:
         return {

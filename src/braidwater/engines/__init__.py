@@ -1,9 +1,9 @@
 """Engines: places where work runs over a table that lies there."""
 
-from braidwater.engines.base import Capabilities, Engine, Member, Outcome, Task
+from braidwater.engines.base import Capabilities, Engine, Member, Outcome, RunningTasks, Task
 from braidwater.engines.local import LocalEngine
 
-__all__ = ["Capabilities", "Engine", "LocalEngine", "Member", "Outcome", "Task", "default_engine"]
+__all__ = ["Capabilities", "Engine", "LocalEngine", "Member", "Outcome", "RunningTasks", "Task", "default_engine"]
 
 
 def default_engine() -> Engine:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
 from braidwater.aggregates.base import Aggregate, Iteration
 from braidwater.blocks.source import BlockSource
 from braidwater.blocks.store import BlockStore
-from braidwater.errors import UnsupportedError
+from braidwater.errors import OptionError, UnsupportedError
 from braidwater.events import Event
 from braidwater.tables.base import Table
 
 Result = TypeVar("Result")
+OnLoss = Literal["restart", "continue"]
+
+TIMEOUT = 600.0  # seconds that a member of a gang waits for the others, unless told otherwise
 
 
 class Nothing(Aggregate[None, None]):
@@ -39,22 +42,55 @@ class Nothing(Aggregate[None, None]):
 
 @dataclass(frozen=True)
 class Task:
-    """A piece of training that depends on no other: ``function(*arguments)``, called in a process of its own. It pickles."""
+    """A piece of training that depends on no other: ``function(*arguments)``, called in a process of its own. It pickles.
+
+    One that takes longer than `timeout` seconds (of the function's own, without the start of a process and its imports) is
+    ended, and its outcome is a `TaskTimeoutError`. One whose worker dies is
+    begun anew on another one, at most `retries` times.
+    """
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
+    timeout: float | None = None
+    retries: int = 0
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise OptionError("timeout", self.timeout, "a number of seconds above 0, or None")
+        if self.retries < 0:
+            raise OptionError("retries", self.retries, "0 or more")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: with a `value`, or with an `error` that holds the worker's traceback."""
+    """How a task ended: with a `value`, or with an `error` that holds the worker's traceback.
+
+    `seconds` are those of its last attempt, `attempts` counts how often it was begun.
+    """
 
     task: Task
     value: Any = None
     error: BaseException | None = None
     seconds: float = 0.0
     worker: int = 0
+    attempts: int = 1
+
+
+class RunningTasks(Iterator[Outcome]):
+    """Tasks under way: the outcome of each as it completes. Whoever leaves them early should `close` them."""
+
+    @abstractmethod
+    def stop(self, name: str) -> None:
+        """Stop the running task `name`: in it, the next `emit` of a `Metric` raises `TaskStopped`.
+
+        The task may catch that to clean up and return what it has. One that never emits a metric runs on; give those a
+        `Task.timeout`. A name that does not run (any more) is none to stop, and no error.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all workers. The outcomes of their tasks are lost."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +98,10 @@ class Member:
     """What a member of a gang is told when it starts.
 
     `rank` counts from 0 to `size` - 1. `emit` sends an event to whoever listens where the gang was started. `restarts`
-    counts how often the gang was started anew from its last checkpoint. Collectives are torch.distributed's, its process
-    group (gloo or nccl) is made before the member is called.
+    counts how often the gang (or, where the others go on, this member) was started anew. Collectives are
+    torch.distributed's, its process group (gloo or nccl) is made before the member is called; where a gang goes on without
+    members that died there is none. `store` is a torch.distributed.Store of all members, which outlives each of them: there
+    they leave the addresses at which they can be found.
     """
 
     rank: int
@@ -71,6 +109,7 @@ class Member:
     emit: Callable[[Event], None]
     restarts: int = 0
     source: BlockSource | None = None
+    store: Any = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +122,19 @@ class Capabilities:
     gang: bool = True
     tasks: bool = True
     notes: dict[str, str] = field(default_factory=dict)  # why one of them is False, and which engine can
+
+
+@dataclass(frozen=True)
+class Way:
+    """One of several ways in which an engine can run passes over a table that lies there, for the planner to tell of.
+
+    `seconds` is an estimate, `leaving` the bytes that leave the place; `refused` says why it is not possible.
+    """
+
+    name: str
+    seconds: float
+    leaving: int
+    refused: str = ""
 
 
 class Engine(ABC):
@@ -103,6 +155,10 @@ class Engine(ABC):
     @abstractmethod
     def workers(self) -> int:
         """How many workers run at a time."""
+
+    def ways(self, table: Table, columns: Sequence[str], *, passes: int, exact: bool = True) -> Sequence[Way]:
+        """How passes over `columns` of `table` can run, the one that is taken first; none where there is nothing to choose."""
+        return ()
 
     @abstractmethod
     def aggregate(self, source: BlockSource, aggregate: Aggregate[Any, Result]) -> Result:
@@ -144,13 +200,29 @@ class Engine(ABC):
         *,
         source: BlockSource | None = None,
         max_restarts: int = 0,
+        on_loss: OnLoss = "restart",
+        timeout: float = TIMEOUT,
     ) -> list[Result]:
         """Run `member` on `workers` processes that live at the same time and can talk; their results in order of rank.
 
         When one dies the others are stopped; after that all are started again, at most `max_restarts` times (the member
-        finds its own last checkpoint), or `WorkerLostError` is raised.
+        finds its own last checkpoint), or `WorkerLostError` is raised. With ``on_loss="continue"`` the others go on: there is
+        no process group, only `Member.store` to find each other by; at most `max_restarts` of those that died are started
+        again, alone, and the result of one that is not is None. Every death is told as a `WorkerLost` event.
+
+        Nobody waits for ever: a member that waits `timeout` seconds for another in a collective, and one that says nothing
+        for that long (it was stopped, its machine hangs), end in an error that names who is missing and where.
         """
 
     @abstractmethod
-    def tasks(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        """Run independent tasks, and give the outcome of each as it completes. A failed task is an outcome, not an error."""
+    def tasks(self, tasks: Iterable[Task | None]) -> RunningTasks:
+        """Run independent tasks, and give the outcome of each as it completes. A failed task is an outcome, not an error.
+
+        `tasks` is asked for the next one only when a worker is free and the outcomes so far were taken, so a generator can
+        decide late, knowing them. Where it yields None there is nothing to do at the moment: it is asked again after the next
+        outcome (and the tasks have ended if none is running).
+
+        What a task emits reaches the listeners here as a `TaskEvent`, inside the call for the next outcome. A task that emits
+        a `Metric` waits until they have heard it, so that a `stop` decided there takes effect at that very metric.
+        Tasks run under the options in force here, with their share of the workers and the memory.
+        """

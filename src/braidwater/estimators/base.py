@@ -38,7 +38,8 @@ class Training:
     """What an estimator trains on: rows, their encoder and design, and the engine that reads them.
 
     `engine` is None where the plan may choose, `encoding` is None where the rows came as arrays; `classes` are those of the
-    label, in the order of their codes.
+    label, in the order of their codes. Where somebody else makes the passes (for many models at a time), `run` takes the
+    iteration and gives its result, and `row_count` are the rows of this model; ``fit`` takes such a `Training` in place of X.
     """
 
     table: Table
@@ -48,10 +49,12 @@ class Training:
     encoding: FittedEncoding | None
     classes: Array | None
     label: str | None
+    run: Callable[[Iteration[Any]], Any] | None = None
+    row_count: int | None = None
 
     @property
     def rows(self) -> int:
-        return self.table.statistics([]).rows
+        return self.table.statistics([]).rows if self.row_count is None else self.row_count
 
 
 class TableEstimator(BaseEstimator):  # type: ignore[misc]
@@ -139,6 +142,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         dtypes: Sequence[Any] = (np.float64, np.float32),
     ) -> Training:
         """Check what `fit` was given and make a `Training` of it; sets what scikit-learn wants to find afterwards."""
+        if isinstance(X, Training):
+            return X
         if is_tabular(X) or label is not None or features is not None or exclude or (y is None and _has_text(X)):
             return self._open_table(X, y, features, label, exclude, sample_weight, offset, engine)
         return self._open_arrays(X, y, sample_weight, offset, engine, dtypes)
@@ -224,6 +229,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         self, training: Training, iteration: Iteration[Result], *, passes: int, models: int | None = None
     ) -> Result:
         """Run the passes: as the planner chooses where the rows came as a table. `passes` counts them for arrays."""
+        if training.run is not None:
+            return cast(Result, training.run(iteration))
         if training.encoding is None:
             self.plan_ = None
             with BlockSource(training.table, training.encoder, passes=passes) as source:
@@ -231,7 +238,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]
         work = self.work(training.table, training.encoding)
         work = work if models is None else replace(work, models=models)
         workers = None if training.engine is None else training.engine.workers
-        self.plan_ = plan = plan_table(training.table, work, workers=workers)
+        self.plan_ = plan = plan_table(training.table, work, engine=training.engine, workers=workers)
         emit(Planned(text=str(plan)))
         engine = training.engine or LocalEngine(plan.chosen.workers)
         with (

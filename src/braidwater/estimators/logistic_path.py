@@ -8,7 +8,16 @@ from typing import Any, cast
 
 import numpy as np
 
-from braidwater.aggregates import Aggregate, Gram, GramResult, Iteration, LogisticGradient, LogisticHessian, Moments
+from braidwater.aggregates import (
+    Aggregate,
+    Both,
+    Gram,
+    GramResult,
+    Iteration,
+    LogisticGradient,
+    LogisticHessian,
+    Moments,
+)
 from braidwater.aggregates.linear_map import Precision
 from braidwater.aggregates.moments import MomentsResult, is_constant
 from braidwater.blocks.base import Array
@@ -23,6 +32,8 @@ from braidwater.kernels.choice import KernelName
 # Up to so many weights the first pass computes all products of columns: the solvers then know how columns go together
 # and need 5-20 passes on any data, where a diagonal guess needs 40-140 on strongly correlated columns.
 PRODUCTS_UP_TO = 400
+# Rows whose products are enough for a guess: it is off by sqrt(columns / rows) in every direction, a few percent
+SAMPLE_ROWS = 2**17
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,7 @@ class LogisticPath(Iteration[list[Solution]]):
     kernel: KernelName = "blas"
     standardize: bool = False
     precision: Precision = "auto"
+    rows: int = 0
 
     @property
     def columns(self) -> int:
@@ -92,11 +104,7 @@ class LogisticPath(Iteration[list[Solution]]):
         return 1 if self.classes == 2 else self.classes
 
     def passes(self) -> Generator[Aggregate[Any, Any], Any, list[Solution]]:
-        products = self.columns * (self.design.width + 1) <= PRODUCTS_UP_TO
-        first = yield (
-            Gram(self.design, self.classes, kernel=self.kernel) if products else Moments(self.design, self.classes)
-        )
-        start = self._start(first)
+        start = self._start(*(yield from self._first()))
         design = self.design.standardised(start.coordinates.center, start.coordinates.scale)
         problems = self._problems(start)
         optima, null_loss = yield from self._solve(design, start, problems)
@@ -111,15 +119,27 @@ class LogisticPath(Iteration[list[Solution]]):
             solutions.append(self._solution(start, problem, optimum, loss, null_loss, inference))
         return solutions
 
-    def _start(self, first: GramResult | MomentsResult) -> Start:
+    @property
+    def _with_hessian(self) -> bool:
+        return self.solver == "newton" or self.l1_ratio > 0
+
+    def _first(self) -> Generator[Aggregate[Any, Any], Any, tuple[MomentsResult, GramResult | None]]:
+        """The first pass: moments, and products of columns, of a sample of rows where they are but a guess."""
+        moments = Moments(self.design, self.classes, kernel=self.kernel)
+        if self.columns * (self.design.width + 1) > PRODUCTS_UP_TO:
+            return (yield moments), None
+        every = 1 if self._with_hessian else max(1, self.rows // SAMPLE_ROWS)
+        products = Gram(self.design, self.classes, kernel=self.kernel, every=every)
+        if every > 1:
+            found = yield Both(moments, products)
+            return cast(tuple[MomentsResult, GramResult], found)
+        first = yield products
+        return first.moments, first
+
+    def _start(self, first: MomentsResult, products: GramResult | None) -> Start:
         """The model without features and its derivatives, from the moments."""
         width, c = self.design.width, self.columns
-        if isinstance(first, GramResult):
-            mean, target = first.mean[:width], first.mean[width:]
-            variance = np.diag(first.features) / first.weight if first.weight else np.zeros(width)
-            cross = first.cross
-        else:
-            mean, target, variance, cross = first.mean, first.target_mean, first.variance, first.cross_products
+        mean, target, variance, cross = first.mean, first.target_mean, first.variance, first.cross_products
         shares = np.array([1 - target[0], target[0]]) if c == 1 else target
         self._check_classes(shares, first.weight)
         constant = is_constant(mean, variance)
@@ -140,9 +160,10 @@ class LogisticPath(Iteration[list[Solution]]):
         gradient[:, :-1] = np.outer(p, left) - (cross / scale[:, None] / first.weight).T - np.outer(target, left)
         mixing = np.array([[p[0] * (1 - p[0])]]) if c == 1 else np.diag(p) - np.outer(p, p)
         hessian: Array
-        if isinstance(first, GramResult):
+        if products is not None:
+            size = np.sqrt(variance) / scale
             second = np.empty((width + 1, width + 1))
-            second[:-1, :-1] = first.features / np.outer(scale, scale) / first.weight + np.outer(left, left)
+            second[:-1, :-1] = products.correlations * np.outer(size, size) + np.outer(left, left)
             second[-1, :-1] = second[:-1, -1] = left
             second[-1, -1] = 1.0
             hessian = np.kron(mixing, second)
@@ -188,7 +209,7 @@ class LogisticPath(Iteration[list[Solution]]):
             only = np.zeros(problems[0].shape, bool)
             only[:, -1] = self.fit_intercept
             everything[-1] = Problem(only.reshape(-1), nothing, nothing, problems[0].shape)
-        with_hessian = self.solver == "newton" or self.l1_ratio > 0
+        with_hessian = self._with_hessian
         optimisers = {}
         for number, problem in everything.items():
             point = start.weights.reshape(-1)[problem.free]

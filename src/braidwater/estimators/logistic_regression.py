@@ -356,6 +356,7 @@ class LogisticRegression(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             choose_kernel(rows, self.kernel),
             self.standardize,
             precision,
+            rows,
         )
         solutions: list[Solution] = self._run(training, path, passes=9, models=len(alphas))
         return list(solutions)

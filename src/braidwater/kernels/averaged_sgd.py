@@ -9,32 +9,14 @@ Importing this module imports numba; what it compiles is kept in numba's cache o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.extending import overload
+from numba import njit
 
-from braidwater.kernels.fused_logistic import add_gradient, add_predictor, weighted_loss32, weighted_loss64
+from braidwater.kernels.fused_logistic import add_gradient, add_predictor, log_loss
 
 _FAST = {"contract", "reassoc", "nsz"}
-
-
-def _losses(z: Any, y: Any, q: Any, r: Any) -> Any:
-    """`weighted_loss32` or `weighted_loss64`, by the type of z; compiled code only."""
-
-
-@overload(_losses)
-def _choose_losses(z: Any, y: Any, q: Any, r: Any) -> Callable[..., Any]:
-    # numba wants the same signature, annotations included
-    def single(z: Any, y: Any, q: Any, r: Any) -> Any:
-        return weighted_loss32(z, y, q, r)
-
-    def double(z: Any, y: Any, q: Any, r: Any) -> Any:
-        return weighted_loss64(z, y, q, r)
-
-    return single if z.dtype == types.float32 else double
 
 
 @njit(cache=True, error_model="numpy")
@@ -75,14 +57,14 @@ def take_step(
 @njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
 def averaged_sgd_pass(
     X: Any, y: Any, q: Any, begin: int, batch: int, done: float, first_rate: float, power: float, size: float, center: Any,
-    scale: Any, inverse: Any, penalty: Any, weights: Any, raw: Any, total: Any, labels: Any, ones: Any, z: Any, r: Any,
+    scale: Any, inverse: Any, penalty: Any, weights: Any, raw: Any, total: Any, ones: Any, z: Any, r: Any,
 ) -> Any:  # fmt: skip
     """Steps through the rows of X ``(columns, rows)`` from row `begin` on; returns weight, loss and mini-batches gone by.
 
     y ``(rows,)`` uint8; q ``(rows,)`` row weights, or nothing where every row counts once. The step after `done` mini-batches is
-    ``min(first_rate, done ** -power)``. `weights`, `raw` and `total`, the sum of `raw` over the rows, are changed. `labels`,
-    `ones`, z and r are scratch of `batch` numbers of the type of the arithmetic, `ones` holding 1. The loss of a mini-batch is
-    that before its step.
+    ``min(first_rate, done ** -power)``. `weights`, `raw` and `total`, the sum of `raw` over the rows, are changed. `ones`, z and
+    r are scratch of `batch` numbers of the type of the arithmetic, `ones` holding 1. The loss of a mini-batch is that before its
+    step.
     """
     n = X.shape[1]
     width = X.shape[0]
@@ -93,10 +75,7 @@ def averaged_sgd_pass(
     for s in range(begin, n, batch):
         e = min(n, s + batch)
         m = e - s
-        bias = raw[width]
-        for i in range(m):
-            z[i] = bias
-            labels[i] = y[s + i]
+        z[:m] = raw[width]
         for j in range(width):
             cast[j] = raw[j]
             gradient[j] = 0.0
@@ -109,10 +88,7 @@ def averaged_sgd_pass(
             if not weight > 0:
                 continue
         add_predictor(X, cast, z, s, e)
-        part, _ = _losses(z[:m], labels[:m], ones[:m], r[:m])
-        residual = 0.0
-        for i in range(m):
-            residual += r[i]
+        part, _, residual = log_loss(z[:m], y[s:e], ones[:m], r[:m])
         add_gradient(X, r, gradient, s, e)
         done += weight / size
         rate = min(first_rate, done**-power)

@@ -12,13 +12,14 @@ Importing this module imports numba.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import njit
 from numba.core import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 F = np.float32
 
@@ -122,3 +123,34 @@ def log1p64(u: Any) -> Any:
     p = p * q + 1 / 5
     p = p * q + 1 / 3
     return 2.0 * s + 2.0 * s * (q * p)
+
+
+def exp_below(x: Any) -> Any:
+    """exp of a number that is not positive, in its own type; compiled code only."""
+
+
+def log1p_unit(u: Any) -> Any:
+    """log(1 + u) of a number from 0 to 1, in its own type; compiled code only."""
+
+
+@overload(exp_below, inline="always")
+def _choose_exp(x: Any) -> Callable[..., Any]:
+    # numba wants the same signature, annotations included
+    def single(x: Any) -> Any:
+        return exp32(x)
+
+    def double(x: Any) -> Any:
+        return exp64(x)
+
+    return single if x == types.float32 else double
+
+
+@overload(log1p_unit, inline="always")
+def _choose_log1p(u: Any) -> Callable[..., Any]:
+    def single(u: Any) -> Any:
+        return log1p32(u)
+
+    def double(u: Any) -> Any:
+        return log1p64(u)
+
+    return single if u == types.float32 else double

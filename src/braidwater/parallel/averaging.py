@@ -6,15 +6,19 @@ workers cannot talk to each other.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 import torch.distributed as dist
 
+from braidwater.blocks.mini_batches import MiniBatch
 from braidwater.engines.base import Engine, Member
 from braidwater.errors import OptionError
 from braidwater.parallel.base import Data, Replica, Strategy, Trained, Training, check_workers, run_gang
+from braidwater.parallel.flat import flatten, spread, trained_parameters
 from braidwater.parallel.group import GroupReplica
 from braidwater.parallel.learner import Learner
 from braidwater.parallel.local_training import train_by_aggregates
@@ -39,13 +43,21 @@ class Averaging(Strategy):
     too: the threads of one process share their generator, and a result would depend on who comes first.) `optimizer_state`
     says what becomes of momentum and the like at an average: each worker keeps its own ("local"), it is averaged too
     ("average"), or starts anew ("reset", the worst in most cases).
+
+    `warmup` is how long gradients are summed by all-reduce before that begins, in the unit of `every`: steps, or epochs.
+    It is called post-local SGD (Lin et al. 2020, arXiv 1808.07217) and gets over the first steps, in which workers on
+    their own drift apart fastest. It takes a gang.
+
+    Every average sends the bytes of the weights once.
     """
 
     name: ClassVar[str] = "averaging"
     exact: ClassVar[bool] = False
+    shapes: ClassVar[tuple[str, ...]] = ("aggregate", "gang")
     workers: int = 2
     every: int | Literal["epoch"] = "epoch"
     optimizer_state: OptimizerState = "local"
+    warmup: int = 0
 
     def __post_init__(self) -> None:
         check_workers(self.workers)
@@ -53,9 +65,11 @@ class Averaging(Strategy):
             raise OptionError("every", self.every, "'epoch' or a number of steps from 1 on")
         if self.optimizer_state not in ("local", "average", "reset"):
             raise OptionError("optimizer_state", self.optimizer_state, "one of local, average, reset")
+        if not isinstance(self.warmup, int) or self.warmup < 0:
+            raise OptionError("warmup", self.warmup, "a number of steps (of epochs for every='epoch'), or 0")
 
     def train(self, training: Training, data: Data, engine: Engine) -> Trained:
-        if self.every == "epoch" and not draws_random_numbers(training, data):
+        if self.every == "epoch" and not self.warmup and not draws_random_numbers(training, data):
             return train_by_aggregates(training, data, engine, self.workers, self.optimizer_state)
         every = None if self.every == "epoch" else self.every
         stores = data.for_members()
@@ -67,8 +81,11 @@ class Averaging(Strategy):
             )
 
         def run(member: Member) -> Trained | None:
-            replica = AveragingReplica(member, every, self.optimizer_state)
-            trained = run_epochs(training, stores, replica, strategy=f"{self.name} every {self.every}")
+            warmup = self.warmup * (steps if every is None else 1)
+            replica = AveragingReplica(member, every, self.optimizer_state, warmup)
+            trained = run_epochs(
+                training, stores, replica, strategy=f"{self.name} every {self.every}, warmup {self.warmup}"
+            )
             return trained if member.rank == 0 else None
 
         trained = run_gang(engine, training, self.workers, run)[0]
@@ -77,16 +94,21 @@ class Averaging(Strategy):
 
 
 class AveragingReplica(GroupReplica):
-    """A worker that steps on its own and averages every `every` steps (None: never inside an epoch), and at its end."""
+    """A worker that steps on its own and averages every `every` steps (None: never inside an epoch), and at its end.
+
+    In its first `warmup` steps it adds up the gradients of all workers instead.
+    """
 
     replicated = False
 
-    def __init__(self, member: Member, every: int | None, optimizer_state: OptimizerState) -> None:
+    def __init__(self, member: Member, every: int | None, optimizer_state: OptimizerState, warmup: int = 0) -> None:
         super().__init__(member)
         self._every = every
         self._optimizer_state = optimizer_state
+        self._warmup = warmup
         self._steps = 0
         self._weight = 0.0
+        self._idle = False
 
     def state(self) -> dict[str, float]:
         return {"steps": self._steps, "weight": self._weight}
@@ -94,10 +116,32 @@ class AveragingReplica(GroupReplica):
     def load_state(self, state: dict[str, float], learner: Learner) -> None:
         self._steps, self._weight = int(state["steps"]), state["weight"]
 
+    def wrap(self, module: torch.nn.Module) -> torch.nn.Module:
+        self._parameters = trained_parameters(module)
+        return module
+
+    def divisor(self, weight: float, batch: MiniBatch, weighted: bool) -> float:
+        if self._steps >= self._warmup:
+            return weight
+        self._idle = not batch.rows
+        return self.sum([weight])[0] if weighted else batch.global_rows
+
+    @contextmanager
+    def backward(self, last: bool) -> Iterator[None]:
+        yield
+        if last and self._steps < self._warmup:
+            for parameter in self._parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            self.average([parameter.grad for parameter in self._parameters if parameter.grad is not None], 1.0)
+
     def stepped(self, learner: Learner, weight: float) -> None:
         self._steps += 1
         self._weight += weight
-        if self._every is not None and self._steps % self._every == 0:
+        if self._steps <= self._warmup:
+            if self._idle:
+                learner.optimizer.step()  # it had no rows of its own, but those of the others
+        elif self._every is not None and (self._steps - self._warmup) % self._every == 0:
             self.settle(learner)
 
     def settle(self, learner: Learner) -> None:
@@ -109,9 +153,15 @@ class AveragingReplica(GroupReplica):
         tensors = [tensor for tensor in learner.module.state_dict().values() if tensor.is_floating_point()]
         if self._optimizer_state == "average":
             tensors += moments(learner.optimizer)
-        average_in_place(tensors, share)
+        self.average(tensors, share)
         if self._optimizer_state == "reset":
             learner.optimizer.state.clear()
+
+    def average(self, tensors: list[torch.Tensor], share: float) -> None:
+        """`average_in_place`, counted."""
+        self.bytes_exchanged += sum(tensor.nbytes for tensor in tensors)
+        with self.talking():
+            average_in_place(tensors, share)
 
 
 def draws_random_numbers(training: Training, data: Data) -> bool:
@@ -125,15 +175,16 @@ def draws_random_numbers(training: Training, data: Data) -> bool:
         return not torch.equal(before, torch.get_rng_state())
 
 
-def average_in_place(tensors: list[torch.Tensor], share: float) -> None:
-    """Replace each tensor by the sum over the workers of `share` times it; one message for each type of number."""
+def average_in_place(tensors: list[torch.Tensor], share: float, group: dist.ProcessGroup | None = None) -> None:
+    """Replace each tensor by the sum over the workers, of `group` or all, of `share` times it.
+
+    One message for each type of number.
+    """
     for dtype in sorted({tensor.dtype for tensor in tensors}, key=str):
-        alike = [tensor.detach() for tensor in tensors if tensor.dtype == dtype]
-        flat = torch.cat([tensor.reshape(-1) for tensor in alike]).mul_(share)
-        dist.all_reduce(flat)
-        parts = torch.split(flat, [tensor.numel() for tensor in alike])
-        for tensor, part in zip(alike, parts, strict=True):
-            tensor.copy_(part.view_as(tensor))
+        alike = [tensor for tensor in tensors if tensor.dtype == dtype]
+        flat = flatten(alike).mul_(share)
+        dist.all_reduce(flat, group=group)
+        spread(flat, alike)
 
 
 def moments(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

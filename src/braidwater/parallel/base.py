@@ -5,9 +5,10 @@ Light: torch is imported when a strategy trains, not when it is made.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -15,12 +16,13 @@ from braidwater.blocks.mini_batches import MiniBatch, Share
 from braidwater.blocks.source import BlockSource
 from braidwater.blocks.store import BlockStore
 from braidwater.blocks.windows import RowForm
-from braidwater.engines.base import Engine, Member
+from braidwater.engines.base import TIMEOUT, Engine, Member, OnLoss
 from braidwater.errors import BraidwaterError, OptionError, WorkerError
 
 if TYPE_CHECKING:
     import torch
 
+    from braidwater.parallel.augmentation import Augmentation
     from braidwater.parallel.learner import Learner
     from braidwater.parallel.mixed_precision import Precision
 
@@ -40,9 +42,11 @@ class Training:
     labels are class codes or numbers. `metrics` makes the metrics that are computed on the validation rows. `patience`
     (epochs) stops training when the validation loss has not sunk by `min_improvement`. `checkpoint` is a folder, written
     to after each epoch and, where `checkpoint_every` is a number, after so many steps; `max_restarts` is how often a gang
-    that lost a worker is started anew from it, `max_rollbacks` how often a training whose loss is not finite goes back to it
-    at half the learning rate (`rate_factor` is what has become of the rate). `recompute` names layers that keep no
-    activations (see `recompute_layers`). `device` is ``"cpu"``, ``"cuda"`` (worker i takes GPU i), or ``"auto"``.
+    that lost a worker is started anew from it, `timeout` how many seconds a worker waits for another one, `max_rollbacks`
+    how often a training whose loss is not finite goes back to it at half the learning rate (`rate_factor` is what has
+    become of the rate). `augmentations` change the features of training rows. `recompute` names layers that keep no activations (see `recompute_layers`), `histograms` asks for
+    those of the weights after each epoch, `profile` is a folder for a trace of some steps of each worker. `device` is
+    ``"cpu"``, ``"cuda"`` (worker i takes GPU i), or ``"auto"``.
     """
 
     module: torch.nn.Module
@@ -64,9 +68,13 @@ class Training:
     checkpoint: str | None = None
     checkpoint_every: int | Literal["epoch"] = "epoch"
     max_restarts: int = 0
+    timeout: float = TIMEOUT
     max_rollbacks: int = 0
     rate_factor: float = 1.0
+    augmentations: Sequence[Augmentation] = ()
     recompute: bool | Sequence[str] = False
+    histograms: bool = False
+    profile: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
@@ -113,7 +121,18 @@ class Strategy(ABC):
 
     name: ClassVar[str]
     exact: ClassVar[bool]
+    # the shapes of work that it runs as, whichever an engine can do; none: in this process
+    shapes: ClassVar[tuple[str, ...]] = ("gang",)
+    # when a worker dies: all start again from the last checkpoint, or the others go on
+    on_loss: ClassVar[OnLoss] = "restart"
+    # whether a checkpoint can be taken up by another number of workers
+    resizable: ClassVar[bool] = False
     workers: int = 1
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether the second law holds. Not where workers do not wait for each other: who comes first decides then."""
+        return True
 
     @abstractmethod
     def train(self, training: Training, data: Data, engine: Engine) -> Trained:
@@ -139,11 +158,20 @@ class Replica:
     talks_in_forward = False
     # whether a checkpoint of it can be taken up by another number of workers
     resizable = False
+    # bytes of gradients, weights and activations that this worker has handed to others since it started; reported each epoch
+    bytes_exchanged = 0
+    # wall time in which it computed nothing because messages were under way (see `talking`)
+    seconds_exchanging = 0.0
 
     @property
     def counts_rows(self) -> bool:
         """Whether the rows this worker reports are its own, and not those of another part of the same module."""
         return self.rank == self.data_rank
+
+    @property
+    def steps_without_rows(self) -> bool:
+        """Whether this worker takes a step that only others have rows in: where the gradient is that of all."""
+        return self.replicated
 
     def learner(self, training: Training, steps: int) -> Learner:
         """The learner that takes this worker's steps, `steps` of them in the whole training."""
@@ -184,7 +212,10 @@ class Replica:
         """After the optimiser's step on rows of total `weight`."""
 
     def settle(self, learner: Learner) -> None:
-        """Make the weights those of the whole training: before they are validated, written down or handed over."""
+        """Make the weights those of the whole training: before they are validated or handed over. Collective."""
+
+    def unsettle(self, learner: Learner) -> None:
+        """Take up the worker's own weights again, after an epoch's `settle`, where they are not those of the whole."""
 
     def weights(self, learner: Learner) -> dict[str, torch.Tensor]:
         """A copy of the state of the whole module, under the names of the module handed in. Collective.
@@ -207,6 +238,15 @@ class Replica:
     def barrier(self) -> None:
         """Wait until all workers are here."""
 
+    @contextmanager
+    def talking(self) -> Iterator[None]:
+        """Around an exchange that this worker waits for: its time goes to `seconds_exchanging`."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds_exchanging += time.perf_counter() - begun
+
 
 def check_workers(workers: int) -> int:
     """`workers` if it is a possible number of workers."""
@@ -215,10 +255,18 @@ def check_workers(workers: int) -> int:
     return workers
 
 
-def run_gang(engine: Engine, training: Training, workers: int, member: Callable[[Member], Result]) -> list[Result]:
+def run_gang(
+    engine: Engine,
+    training: Training,
+    workers: int,
+    member: Callable[[Member], Result],
+    on_loss: OnLoss = "restart",
+) -> list[Result]:
     """`engine.gang` for a training: errors that say what to do reach the user as they were raised in the worker."""
     try:
-        return engine.gang(member, workers, max_restarts=training.max_restarts)
+        return engine.gang(
+            member, workers, max_restarts=training.max_restarts, on_loss=on_loss, timeout=training.timeout
+        )
     except WorkerError as error:
         if isinstance(error.__cause__, BraidwaterError):
             raise error.__cause__ from error

@@ -1,32 +1,42 @@
 """Checkpoints: all that is needed to go on as if nothing had happened.
 
 A checkpoint is a folder: ``checkpoint.json`` (where training stands, the states of the random number generators and
-whatever of the optimiser is no tensor) and a ``member-<rank>.safetensors`` for each worker. It is written under another
-name and renamed when it is whole; the last two are kept. Nothing in it is a pickle.
+whatever of the optimiser is no tensor) and a ``member-<rank>.safetensors`` for each worker. Of a tensor that the workers
+hold together each file has a part, and the JSON says which, so that another number of workers can take it up. Nothing in
+it is a pickle.
+
+Training goes on while it is written, from a copy. It is written under another name and renamed when the parts of all
+workers are on the disk; the last two are kept. So whatever happens at whatever moment, the newest one is whole.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
+import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
-from braidwater.errors import CorruptModelError, ModelSchemaError, UnsupportedError
+from braidwater.errors import CheckpointError, CorruptModelError, ModelSchemaError
+from braidwater.parallel.member_state import MemberState
+from braidwater.parallel.shards import Part
 
 KEEP = 2
-_FORMAT = 1
+_FORMAT = 2
 _READ_BYTES = 1 << 20
+_LOOK_SECONDS = 0.002  # between two looks for what other workers write
+_PATIENCE = 600.0  # seconds to wait for it
 
 
 @dataclass
@@ -46,11 +56,12 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class MemberState:
-    """What a worker writes down: tensors by name, and plain values."""
+class Written:
+    """A checkpoint that is in place: after which step, its bytes, and the seconds from the copy to the disk."""
 
-    tensors: dict[str, torch.Tensor]
-    values: dict[str, Any]
+    steps: int
+    bytes: int
+    seconds: float
 
 
 class Checkpoints:
@@ -59,80 +70,125 @@ class Checkpoints:
     def __init__(self, path: str | Path, identity: Mapping[str, Any]) -> None:
         self.path = Path(path)
         self.identity = json.loads(json.dumps(identity))
+        self._writing: Future[Written | None] | None = None
+        self._closing = Event()
+
+    def write(self, rank: int, size: int, state: MemberState, progress: Progress) -> Written | None:
+        """Copy this worker's `state` and begin to write it; `progress` is that of all, and told by worker 0.
+
+        All workers call it after the same steps. One checkpoint is written at a time: what is returned is the one before,
+        which this waits for. `CheckpointError` says why that could not be written.
+        """
+        before = self.wait()
+        copied, standing = state.copied(), asdict(progress)
+        pool = ThreadPoolExecutor(1, "braidwater-checkpoint")
+        self._writing = pool.submit(self._write, rank, size, copied, standing)
+        pool.shutdown(wait=False)
+        return before
+
+    def written(self) -> Written | None:
+        """A checkpoint that has come into place since this was asked last, on worker 0. Errors of writing arrive here."""
+        return self.wait() if self._writing is not None and self._writing.done() else None
+
+    def wait(self) -> Written | None:
+        """The same, after the end of what is being written."""
+        if self._writing is None:
+            return None
+        writing, self._writing = self._writing, None
+        try:
+            return writing.result()
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"A checkpoint could not be written to {str(self.path)!r}: {error}. The one before it is whole. Make room, or "
+                "give another folder."
+            ) from error
+
+    def abandon(self) -> None:
+        """End writing without waiting for other workers, when training has failed."""
+        self._closing.set()
+        if self._writing is not None:
+            self._writing.exception()
+            self._writing = None
+
+    def _write(self, rank: int, size: int, state: MemberState, progress: dict[str, Any]) -> Written | None:
+        begun = time.perf_counter()
+        steps = progress["steps"]
+        self.write_member(steps, rank, state)
+        if rank or not self._all_have_written(steps, size):
+            return None
+        written = self.complete(steps, size, progress)
+        return Written(steps, written, time.perf_counter() - begun)
 
     def write_member(self, steps: int, rank: int, state: MemberState) -> None:
-        """A worker's part of the checkpoint after `steps` steps. Every worker calls it, then all wait, then `complete`."""
+        """A worker's part of the checkpoint after `steps` steps, to the disk."""
         folder = self._unfinished(steps)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}
         weights = folder / f"member-{rank}.safetensors"
-        save_file(tensors, weights)
+        save_file(state.tensors, weights)
         _flush(weights)
-        document = {"checksum": _checksum(weights), "values": state.values}
-        (folder / f"member-{rank}.json").write_text(json.dumps(document), encoding="utf-8")
+        parts = {name: part.document() for name, part in state.parts.items()}
+        document = {"checksum": _checksum(weights), "values": state.values, "parts": parts}
+        note = folder / f"member-{rank}.part"
+        note.write_text(json.dumps(document), encoding="utf-8")
+        os.replace(note, self._note(steps, rank))
 
-    def complete(self, steps: int, size: int, progress: Progress) -> int:
-        """Put the checkpoint in place, and remove older ones. Its bytes. Worker 0 calls it."""
+    def _all_have_written(self, steps: int, size: int) -> bool:
+        """Wait for the notes that `write_member` leaves last; False where training has ended before."""
+        waiting, until = set(range(size)), time.monotonic() + _PATIENCE
+        while waiting := {rank for rank in waiting if not self._note(steps, rank).exists()}:
+            if time.monotonic() > until:
+                raise CheckpointError(
+                    f"Worker {min(waiting)} did not write its part of the checkpoint after step {steps} within "
+                    f"{_PATIENCE:g} s. The one before is whole."
+                )
+            if self._closing.wait(_LOOK_SECONDS):
+                return False
+        return True
+
+    def complete(self, steps: int, size: int, progress: dict[str, Any]) -> int:
+        """Put the checkpoint in place once all members have written theirs, and remove older ones. Its bytes."""
         folder = self._unfinished(steps)
-        members = [folder / f"member-{rank}.json" for rank in range(size)]
+        notes = [self._note(steps, rank) for rank in range(size)]
         document = {
             "format": _FORMAT,
             "identity": self.identity,
-            "progress": asdict(progress),
-            "members": [json.loads(member.read_text(encoding="utf-8")) for member in members],
+            "progress": progress,
+            "members": [json.loads(note.read_text(encoding="utf-8")) for note in notes],
         }
-        for member in members:
-            member.unlink()
+        for note in notes:
+            note.unlink()
         (folder / "checkpoint.json").write_text(json.dumps(document), encoding="utf-8")
         _flush(folder / "checkpoint.json")
+        _flush(folder)
         written = sum(file.stat().st_size for file in folder.iterdir())
         final = self.path / f"step-{steps:012d}"
         if final.exists():
-            shutil.rmtree(final)  # the same step, written again after a restart
+            self._remove(final)  # the same step, written again after a restart
         os.replace(folder, final)
+        _flush(self.path)
         for old in self._finished()[:-KEEP]:
-            shutil.rmtree(old, ignore_errors=True)
+            self._remove(old)
         return written
 
-    def newest(self, rank: int) -> tuple[Progress, MemberState] | None:
-        """Where to go on from, for one worker; None where nothing was written yet."""
+    def newest(self) -> Checkpoint | None:
+        """Where to go on from; None where nothing was written yet."""
         finished = self._finished()
         if not finished:
             return None
-        folder = finished[-1]
-        try:
-            document = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
-            if document["format"] != _FORMAT:
-                raise ModelSchemaError(
-                    f"The checkpoint {str(folder)!r} has format {document['format']}, this version reads {_FORMAT}. "
-                    "Train again with resume=False."
-                )
-            self._check_identity(folder, document["identity"])
-            member = document["members"][rank]
-            weights = folder / f"member-{rank}.safetensors"
-            if _checksum(weights) != member["checksum"]:
-                raise CorruptModelError(
-                    f"The checkpoint file {str(weights)!r} was changed or cut off after it was written."
-                )
-            return Progress(**document["progress"]), MemberState(load_file(weights), member["values"])
-        except (OSError, KeyError, TypeError, IndexError, json.JSONDecodeError, SafetensorError) as error:
-            raise CorruptModelError(
-                f"The checkpoint {str(folder)!r} cannot be read: {error}. Remove that folder."
-            ) from error
+        found = Checkpoint(finished[-1])
+        found.check_identity(self.identity)
+        return found
+
+    def sweep(self) -> None:
+        """Remove what was left half written. Worker 0 calls it before any worker writes."""
+        for folder in self.path.glob(".writing-*") if self.path.is_dir() else ():
+            shutil.rmtree(folder, ignore_errors=True)
 
     def clear(self) -> None:
         """Remove all checkpoints and what was left half written."""
-        if self.path.is_dir():
-            for folder in [*self.path.glob("step-*"), *self.path.glob(".writing-*")]:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _check_identity(self, folder: Path, found: Mapping[str, Any]) -> None:
-        for name, value in self.identity.items():
-            if found.get(name) != value:
-                raise ModelSchemaError(
-                    f"The checkpoint {str(folder)!r} is of another training: its {name} is {found.get(name)!r}, here it is "
-                    f"{value!r}. Give another checkpoint folder, or resume=False to start anew."
-                )
+        for folder in self._finished():
+            self._remove(folder)
+        self.sweep()
 
     def _finished(self) -> list[Path]:
         return sorted(self.path.glob("step-*")) if self.path.is_dir() else []
@@ -140,67 +196,96 @@ class Checkpoints:
     def _unfinished(self, steps: int) -> Path:
         return self.path / f".writing-{steps:012d}"
 
+    def _note(self, steps: int, rank: int) -> Path:
+        return self._unfinished(steps) / f"member-{rank}.json"
 
-def split_tensors(tree: Any, name: str) -> tuple[Any, dict[str, torch.Tensor]]:
-    """A tree of plain values in which names stand for the tensors, and the tensors by name.
-
-    >>> split_tensors({0: {"step": torch.tensor(3.0), "betas": (0.9, 0.999)}}, "optimizer")
-    ({'pairs': [[0, {'step': {'tensor': 'optimizer/0/step'}, 'betas': [0.9, 0.999]}]]},
-     {'optimizer/0/step': tensor(3.)})
-    """
-    if isinstance(tree, torch.Tensor):
-        return {"tensor": name}, {name: tree}
-    if tree is None or isinstance(tree, bool | int | float | str):
-        return tree, {}
-    tensors: dict[str, torch.Tensor] = {}
-
-    def visit(key: Any, value: Any) -> Any:
-        plain, found = split_tensors(value, f"{name}/{key}")
-        tensors.update(found)
-        return plain
-
-    if isinstance(tree, Mapping):
-        if all(isinstance(key, str) for key in tree):
-            return {key: visit(key, value) for key, value in tree.items()}, tensors
-        return {"pairs": [[key, visit(key, value)] for key, value in tree.items()]}, tensors
-    if isinstance(tree, list | tuple):
-        return [visit(place, value) for place, value in enumerate(tree)], tensors
-    raise UnsupportedError(
-        f"A checkpoint cannot hold {name}, a {type(tree).__name__}: only tensors, numbers, texts, lists and dictionaries."
-    )
+    def _remove(self, folder: Path) -> None:
+        """Remove a checkpoint, which is none any more when that is broken off half way."""
+        hidden = self.path / f".writing-removed-{folder.name}"
+        shutil.rmtree(hidden, ignore_errors=True)
+        os.replace(folder, hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
-def join_tensors(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-    """The tree that `split_tensors` took apart (tuples have become lists)."""
-    if isinstance(tree, list):
-        return [join_tensors(value, tensors) for value in tree]
-    if isinstance(tree, dict):
-        if set(tree) == {"tensor"}:
-            return tensors[tree["tensor"]]
-        if set(tree) == {"pairs"}:
-            return {key: join_tensors(value, tensors) for key, value in tree["pairs"]}
-        return {key: join_tensors(value, tensors) for key, value in tree.items()}
-    return tree
+class Checkpoint:
+    """One checkpoint to go on from. Files are checked against their checksums before anything is taken from them."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._checked: set[int] = set()
+        with self._readable():
+            document = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+            if document["format"] != _FORMAT:
+                raise ModelSchemaError(
+                    f"The checkpoint {str(folder)!r} has format {document['format']}, this version reads {_FORMAT}. "
+                    "Train again with resume=False."
+                )
+            self.progress = Progress(**document["progress"])
+            self._identity = document["identity"]
+            self._members = document["members"]
 
-def random_state() -> MemberState:
-    """The states of the generators that a module may draw from: torch's, Python's and numpy's."""
-    version, numbers, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    values = {
-        "python": [version, list(numbers), gauss],
-        "numpy": [str(kind), [int(k) for k in keys], position, has_gauss, cached],
-    }
-    return MemberState({"random/torch": torch.get_rng_state()}, values)
+    @property
+    def members(self) -> int:
+        """The number of workers that wrote it."""
+        return len(self._members)
 
+    def member(self, rank: int) -> MemberState:
+        """What worker `rank` wrote, but for its parts of tensors held together: `part` reads those."""
+        with self._readable():
+            values, parts = self._members[rank]["values"], self._parts(rank)
+            with self._open(rank) as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys() if name not in parts}  # noqa: SIM118
+            return MemberState(tensors, values, parts)
 
-def restore_random_state(state: MemberState) -> None:
-    """Go on where the generators stood."""
-    torch.set_rng_state(state.tensors["random/torch"])
-    version, numbers, gauss = state.values["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    kind, keys, position, has_gauss, cached = state.values["numpy"]
-    np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, cached))
+    def part(self, name: str, wanted: Part, dtype: torch.dtype) -> torch.Tensor:
+        """A part of a tensor that workers held together, put together from what each of them wrote of it."""
+        found = torch.empty(wanted.lengths, dtype=dtype)
+        missing = found.numel()
+        taken: set[tuple[int, ...]] = set()
+        with self._readable():
+            for rank in range(self.members):
+                held = self._parts(rank).get(name)
+                if held is None or held.offsets in taken or (both := held.overlap(wanted)) is None:
+                    continue
+                taken.add(held.offsets)
+                with self._open(rank) as file:
+                    piece = file.get_slice(name)[both[0]]
+                found[both[1]] = piece
+                missing -= piece.numel()
+        if missing:
+            raise CorruptModelError(f"The checkpoint {str(self.folder)!r} lacks {missing} numbers of {name!r}.")
+        return found
+
+    def check_identity(self, wanted: Mapping[str, Any]) -> None:
+        """Refuse the checkpoint of another training."""
+        for name, value in wanted.items():
+            if self._identity.get(name) != value:
+                raise ModelSchemaError(
+                    f"The checkpoint {str(self.folder)!r} is of another training: its {name} is "
+                    f"{self._identity.get(name)!r}, here it is {value!r}. Give another checkpoint folder, or resume=False to "
+                    "start anew."
+                )
+
+    def _parts(self, rank: int) -> dict[str, Part]:
+        return {name: Part.of_document(document) for name, document in self._members[rank]["parts"].items()}
+
+    def _open(self, rank: int) -> Any:
+        weights = self.folder / f"member-{rank}.safetensors"
+        if rank not in self._checked and _checksum(weights) != self._members[rank]["checksum"]:
+            raise CorruptModelError(
+                f"The checkpoint file {str(weights)!r} was changed or cut off after it was written."
+            )
+        self._checked.add(rank)
+        return safe_open(weights, framework="pt")
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, KeyError, TypeError, IndexError, json.JSONDecodeError, SafetensorError) as error:
+            raise CorruptModelError(
+                f"The checkpoint {str(self.folder)!r} cannot be read: {error}. Remove that folder."
+            ) from error
 
 
 def _checksum(path: Path) -> int:
@@ -212,6 +297,9 @@ def _checksum(path: Path) -> int:
 
 
 def _flush(path: Path) -> None:
-    """Have the file on the disk before its folder is given its name: a name without its content would be taken for good."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Have a file or folder on the disk before anything is given a name for good: a name can get there before its content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -12,6 +12,7 @@ import torch
 
 from braidwater.blocks.mini_batches import MiniBatch
 from braidwater.errors import LabelError, NumericalError, UnsupportedError
+from braidwater.parallel.augmentation import augmented
 from braidwater.parallel.base import Replica, Training
 from braidwater.parallel.device import device_of
 from braidwater.parallel.mixed_precision import HALF, LossScale, autocast, weights_dtype
@@ -48,6 +49,9 @@ class Learner:
         """One optimiser step, `number` counting from 0 over all epochs: the sum of the rows' losses, and of their weights."""
         training, replica = self.training, self.replica
         features, target, weights = self.tensors(batch)
+        if training.augmentations:
+            numbers = batch.numbers if batch.rows else np.zeros(len(features))
+            features = augmented(features, training.augmentations, seed=training.seed, epoch=epoch, rows=numbers)
         weight = float(batch.rows) if weights is None else float(weights.sum())
         divisor = replica.divisor(weight, batch, weights is not None)
         self.set_rates(number)
@@ -58,7 +62,7 @@ class Learner:
         if self._unscaled():
             if training.clip_norm is not None:
                 replica.clip(self._parameters, training.clip_norm)
-            if batch.rows or replica.replicated:
+            if batch.rows or replica.steps_without_rows:
                 self.optimizer.step()
         replica.stepped(self, weight)
         return total, weight
@@ -81,7 +85,7 @@ class Learner:
     ) -> float:
         """Put the gradient of the weighted sum of the rows' losses over `divisor` into the parameters; that sum."""
         plain = weights is None and self.scale is None and self.training.accumulate == 1
-        if plain and divisor == batch.rows and self._mean is not None:
+        if plain and 0 < batch.rows == divisor and self._mean is not None:
             return self._from_mean(self._mean, features, target)
         if self.scale is not None:
             divisor /= self.scale.value
@@ -164,7 +168,8 @@ class Learner:
         )
         if weights is not None and not batch.rows:
             weights = torch.zeros_like(weights)
-        features = features_tensor(batch.features, self.dtype, self.training.input_scale, self.device)
+        dtype = self.dtype if self.training.form.pad is None else torch.int64  # sequences are of tokens
+        features = features_tensor(batch.features, dtype, self.training.input_scale, self.device)
         return features, target, weights
 
     def _forward(self, module: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:

@@ -16,16 +16,17 @@ import numpy as np
 import torch
 
 from braidwater.aggregates.base import Aggregate
-from braidwater.blocks.base import Array, Block
+from braidwater.blocks.base import Block
 from braidwater.blocks.mini_batches import MiniBatches
 from braidwater.blocks.store import MemoryStore, Unit
 from braidwater.engines.base import Engine
 from braidwater.errors import BraidwaterError, EmptyTableError, UnsupportedError, WorkerError
 from braidwater.parallel.base import Data, Replica, Trained, Training
-from braidwater.parallel.checkpoint import Checkpoints, MemberState, join_tensors, split_tensors
-from braidwater.parallel.label_skew import joined, label_summary, warn_of_skew
+from braidwater.parallel.checkpoint import Checkpoint
+from braidwater.parallel.label_skew import warn_of_skew
 from braidwater.parallel.learner import Learner
 from braidwater.parallel.loop import EpochLoop, Report, own_random_numbers
+from braidwater.parallel.member_state import MemberState, join_tensors, split_tensors
 
 Weights = dict[str, torch.Tensor]
 
@@ -34,8 +35,7 @@ Weights = dict[str, torch.Tensor]
 class LocalState:
     """The training of one worker so far, or the average of several: weights, and how many rows (their weight) are in them.
 
-    `optimizers` holds the optimiser's state of each worker by the number of the first block of its share, and `labels` a
-    summary of the labels of that share.
+    `optimizers` holds the optimiser's state of each worker by the number of the first block of its share.
     """
 
     learner: Learner | None = None
@@ -45,7 +45,6 @@ class LocalState:
     weight: float = 0.0
     weights: Weights = field(default_factory=dict)
     optimizers: dict[int, dict[str, Any]] = field(default_factory=dict)
-    labels: dict[int, Array] = field(default_factory=dict)
 
     def settled(self) -> LocalState:
         """The same without a learner, and without memory in common."""
@@ -54,7 +53,7 @@ class LocalState:
         else:
             weights = self.learner.weights()
             optimizers = {self.first_block: copy.deepcopy(self.learner.optimizer.state_dict())}
-        return LocalState(None, -1, self.steps, self.loss, self.weight, weights, optimizers, dict(self.labels))
+        return LocalState(None, -1, self.steps, self.loss, self.weight, weights, optimizers)
 
 
 class LocalTraining(Aggregate[LocalState, LocalState]):
@@ -94,7 +93,6 @@ class LocalTraining(Aggregate[LocalState, LocalState]):
             state.learner = Learner(self.training, Replica(), self.training.epochs * self.epoch_steps)
             state.first_block = block.number
             state.learner.load(self.weights, copy.deepcopy(self.optimizers.get(block.number)))
-        self._note_labels(state, block)
         for batch in self._batches(block).epoch(self.epoch):
             number = self.epoch * self.epoch_steps + state.steps
             loss, weight = state.learner.step(batch, number, self.epoch)
@@ -116,7 +114,6 @@ class LocalTraining(Aggregate[LocalState, LocalState]):
             if tensor.is_floating_point():  # counters of batch normalisation are not averaged
                 tensor.lerp_(theirs.weights[name], share)
         ours.optimizers |= theirs.optimizers
-        ours.labels |= theirs.labels
         ours.steps = max(ours.steps, theirs.steps)
         ours.loss += theirs.loss
         ours.weight = whole
@@ -124,13 +121,6 @@ class LocalTraining(Aggregate[LocalState, LocalState]):
 
     def final(self, state: LocalState) -> LocalState:
         return state.settled()
-
-    def _note_labels(self, state: LocalState, block: Block) -> None:
-        name = self.training.form.design.label
-        if self.shares > 1 and name is not None:
-            found = label_summary(block[name], self.training.target)
-            held = state.labels.get(state.first_block)
-            state.labels[state.first_block] = found if held is None else joined(held, found, self.training.target)
 
     def _batches(self, block: Block) -> MiniBatches:
         store = MemoryStore(block.schema, [Unit(0, block.rows, block.start)], [block.buffer])
@@ -156,8 +146,8 @@ class _AggregateLoop(EpochLoop):
         self._engine = engine
         self._optimizer_state = optimizer_state
         self._optimizers: dict[int, dict[str, Any]] = {}
-        self._looked_at_labels = False
         self._shares = min(workers, engine.workers, max(len(data.rows.units), 1))
+        warn_of_skew(training, data.rows, self._shares)
         super().__init__(training, data, Replica(), f"averaging every epoch, {self._shares} shares")
 
     def steps(self, report: Report, begun: float) -> None:
@@ -179,9 +169,6 @@ class _AggregateLoop(EpochLoop):
             raise
         if found.steps == 0:
             raise EmptyTableError("There are no rows to train on.")
-        if not self._looked_at_labels:
-            warn_of_skew(found.labels, self.training.target)
-            self._looked_at_labels = True
         self.learner.load(found.weights)
         self.learner.set_rates(progress.epoch * self.batches.steps + found.steps - 1)  # for the record
         self._optimizers = self._next_optimizers(found)
@@ -201,8 +188,8 @@ class _AggregateLoop(EpochLoop):
         plain, tensors = split_tensors(self._optimizers, "shares")
         return MemberState({**found.tensors, **tensors}, {**found.values, "shares": plain})
 
-    def restore(self, checkpoints: Checkpoints, own: MemberState) -> None:
-        super().restore(checkpoints, own)
+    def restore(self, found: Checkpoint, own: MemberState) -> None:
+        super().restore(found, own)
         self._optimizers = join_tensors(own.values["shares"], own.tensors) or {}
 
 

@@ -13,17 +13,19 @@ import numpy as np
 import torch
 
 from braidwater.blocks.mini_batches import MiniBatches
-from braidwater.events import BlockDone, CheckpointWritten, Metric, PassFinished, PassStarted, emit
+from braidwater.engines.phase import enter
+from braidwater.events import BlockDone, CheckpointWritten, Histogram, Metric, PassFinished, PassStarted, emit
 from braidwater.parallel.base import Data, Replica, Trained, Training
-from braidwater.parallel.checkpoint import (
-    Checkpoints,
+from braidwater.parallel.checkpoint import Checkpoint, Checkpoints, Progress, Written
+from braidwater.parallel.member_state import (
     MemberState,
-    Progress,
     join_tensors,
     random_state,
     restore_random_state,
     split_tensors,
 )
+from braidwater.parallel.profiling import profiled
+from braidwater.parallel.shards import part_of, with_part
 
 REPORT_SECONDS = 0.25  # between two reports of a worker inside an epoch
 
@@ -54,13 +56,15 @@ class EpochLoop:
         self.best: dict[str, torch.Tensor] | None = None
         self.checkpoints: Checkpoints | None = None
         if training.checkpoint is not None:
-            self.checkpoints = Checkpoints(training.checkpoint, identity(training, data, strategy, replica.size))
+            workers = None if replica.resizable else replica.size
+            self.checkpoints = Checkpoints(training.checkpoint, identity(training, data, strategy, workers))
             self._resume(self.checkpoints)
 
     def to_the_end(self) -> Trained:
         progress = self.progress
-        while progress.epoch < self.training.epochs and not progress.stopped:
-            self._epoch()
+        with self._checkpoints_ended(), profiled(self.training.profile, self.replica.rank) as self.traced:
+            while progress.epoch < self.training.epochs and not progress.stopped:
+                self._epoch()
         self.replica.settle(self.learner)
         weights = self.learner.weights() if self.best is None else self.best
         best_epoch = progress.best_epoch if self.best is not None else progress.epoch
@@ -71,8 +75,10 @@ class EpochLoop:
         begun = time.perf_counter() - progress.seconds
         report = Report(self.replica, progress.epoch, self.data.rows.kind, self.batches.total_rows)
         self.steps(report, begun)
+        enter("the end of epoch", progress.epoch + 1)
         self.replica.settle(self.learner)
         self._record(report, time.perf_counter() - begun)
+        self.replica.unsettle(self.learner)
         if self.checkpoints is not None:
             self._write_down(self.checkpoints)
 
@@ -80,28 +86,36 @@ class EpochLoop:
         """The steps of the current epoch, from where it stands."""
         progress, epoch = self.progress, self.progress.epoch
         report.start()
+        asked = time.perf_counter()
+        enter("the rows of step", progress.steps + 1)
         for batch in self.batches.epoch(epoch, start=progress.step):
+            report.waited += time.perf_counter() - asked
+            enter("step", progress.steps + 1)
             loss, weight = self.learner.step(batch, progress.steps, epoch)
+            self.traced()
             progress.loss += loss
             progress.weight += weight
             progress.step += 1
             progress.steps += 1
             report.step(batch.rows, loss, weight, progress.steps)
-            every = self.training.checkpoint_every
-            if self.checkpoints is not None and isinstance(every, int) and progress.steps % every == 0:
-                progress.seconds = time.perf_counter() - begun
-                self._write_down(self.checkpoints)
+            if self.checkpoints is not None:
+                self._look_at(self.checkpoints, begun)
+            asked = time.perf_counter()
+            enter("the rows of step", progress.steps + 1)
         report.finish(time.perf_counter() - begun)
 
     def _record(self, report: Report, seconds: float) -> None:
         """End the epoch: its loss, the validation, and whether to go on."""
         progress = self.progress
+        enter("the validation after epoch", progress.epoch + 1)
         loss, weight = self.replica.sum([progress.loss, progress.weight])
         record: dict[str, Any] = {"epoch": progress.epoch + 1, "loss": loss / weight if weight else float("nan")}
         if self.data.validation is not None:
             found = mini_batches(self.training, self.data, self.replica, validation=True)
             record |= self.learner.evaluate(found.epoch(0))
         report.metrics(record)
+        if self.training.histograms:
+            report.histograms(self.learner.module)
         record |= {"learning_rate": self.learner.learning_rate, "rows": self.batches.total_rows, "seconds": seconds}
         progress.history.append(record)
         progress.epoch += 1
@@ -120,19 +134,34 @@ class EpochLoop:
         elif progress.epoch - progress.best_epoch >= training.patience:
             progress.stopped = True
 
+    @contextmanager
+    def _checkpoints_ended(self) -> Iterator[None]:
+        """Leave no checkpoint half written: a training is over when its last one is on the disk."""
+        try:
+            yield
+        except BaseException:
+            if self.checkpoints is not None:
+                self.checkpoints.abandon()
+            raise
+        if self.checkpoints is not None:
+            _announce(self.checkpoints, self.checkpoints.wait())
+
+    def _look_at(self, checkpoints: Checkpoints, begun: float) -> None:
+        """After a step: hear of a checkpoint that is done, or failed, and begin the next when it is time."""
+        progress, every = self.progress, self.training.checkpoint_every
+        _announce(checkpoints, checkpoints.written())
+        # an epoch's last step is followed by the checkpoint of its end: of one step there is one checkpoint
+        if isinstance(every, int) and progress.steps % every == 0 and progress.step < self.batches.steps:
+            progress.seconds = time.perf_counter() - begun
+            self._write_down(checkpoints)
+
     def _write_down(self, checkpoints: Checkpoints) -> None:
         replica, progress = self.replica, self.progress
-        begun = time.perf_counter()
-        checkpoints.write_member(progress.steps, replica.rank, self.state())
+        enter("the checkpoint after step", progress.steps)
         # every member has its own sums of the running epoch
         totals = replica.sum([progress.loss, progress.weight])
-        replica.barrier()
-        if replica.rank == 0:
-            common = replace(progress, loss=totals[0], weight=totals[1])
-            written = checkpoints.complete(progress.steps, replica.size, common)
-            seconds = time.perf_counter() - begun
-            emit(CheckpointWritten(path=str(checkpoints.path), step=progress.steps, bytes=written, seconds=seconds))
-        replica.barrier()
+        common = replace(progress, loss=totals[0], weight=totals[1])
+        _announce(checkpoints, checkpoints.write(replica.rank, replica.size, self.state(), common))
 
     def state(self) -> MemberState:
         """What this worker writes down in a checkpoint."""
@@ -150,28 +179,47 @@ class EpochLoop:
         return MemberState(tensors, values)
 
     def _resume(self, checkpoints: Checkpoints) -> None:
-        found = checkpoints.newest(self.replica.rank)
-        if found is None:
-            return
-        self.progress, own = found
-        self.restore(checkpoints, own)
+        if self.replica.rank == 0:
+            checkpoints.sweep()
+        self.replica.barrier()  # nobody writes before that
+        found = checkpoints.newest()
+        if found is not None:
+            self.progress = found.progress
+            self.restore(found, found.member(min(self.replica.rank, found.members - 1)))
 
-    def restore(self, checkpoints: Checkpoints, own: MemberState) -> None:
-        """Take up what `state` wrote down."""
-        if self.replica.rank:
+    def restore(self, found: Checkpoint, own: MemberState) -> None:
+        """Take up what `state` wrote down; `own` is what this worker did (another one, where there were fewer of them)."""
+        replica, learner = self.replica, self.learner
+        if replica.rank:
             self.progress.loss = self.progress.weight = 0.0  # the sums of all are in those of worker 0
-        first = own
-        if self.replica.rank and self.replica.replicated:
-            _, first = checkpoints.newest(0) or (None, own)
-        module = _below("module/", first.tensors)
-        self.learner.load(module, join_tensors(first.values["optimizer"], first.tensors))
-        if self.learner.scale is not None:
-            self.learner.scale.value, self.learner.scale.good_steps = first.values["loss_scale"]
-        self.best = _below("best/", first.tensors) or None
+        first = found.member(0) if replica.rank and replica.replicated else own
+        tensors = first.tensors | {name: self._own_part(found, name) for name in first.parts}
+        module = _below("module/", tensors)
+        learner.load(module, join_tensors(first.values["optimizer"], tensors))
+        if learner.scale is not None:
+            learner.scale.value, learner.scale.good_steps = first.values["loss_scale"]
+        self.best = _below("best/", tensors) or None
         if self.training.patience is not None and self.best is None and self.progress.best_epoch:
             self.best = module  # only worker 0 keeps the best weights in the file, and only its are handed over
-        self.replica.load_state(join_tensors(own.values["replica"], own.tensors), self.learner)
-        restore_random_state(own)
+        replica.load_state(join_tensors(own.values["replica"], own.tensors), learner)
+        if replica.rank < found.members:
+            restore_random_state(own)
+
+    def _own_part(self, found: Checkpoint, name: str) -> torch.Tensor:
+        """This worker's part of a tensor that all hold together, however many of them wrote it."""
+        kind, *place = name.split("/")
+        if kind == "module":
+            like = self.learner.module.state_dict()[place[0]]
+        else:  # optimizer/state/<number of the parameter>/<name>
+            parameters = [p for group in self.learner.optimizer.param_groups for p in group["params"]]
+            like = parameters[int(place[1])]
+        return with_part(like, found.part(name, part_of(like), like.dtype))
+
+
+def _announce(checkpoints: Checkpoints, written: Written | None) -> None:
+    if written is not None:
+        path = str(checkpoints.path)
+        emit(CheckpointWritten(path=path, step=written.steps, bytes=written.bytes, seconds=written.seconds))
 
 
 class Report:
@@ -184,6 +232,9 @@ class Report:
         self.origin = origin
         self._since = time.time()
         self._cpu = time.process_time()
+        self._bytes = replica.bytes_exchanged
+        self.waited = 0.0  # seconds for rows, since the last report
+        self._exchanging = replica.seconds_exchanging
         self._rows = 0
         self._loss = self._weight = 0.0
 
@@ -200,11 +251,21 @@ class Report:
 
     def _tell(self, step: int | None = None) -> None:
         now = time.time()
-        emit(BlockDone(worker=self.replica.rank, rows=self._rows, start=self._since, seconds=now - self._since))
+        emit(
+            BlockDone(
+                worker=self.replica.rank,
+                rows=self._rows,
+                start=self._since,
+                seconds=now - self._since,
+                data_seconds=self.waited,
+                exchange_seconds=self.replica.seconds_exchanging - self._exchanging,
+            )
+        )
         if step is not None and self._weight and self.replica.rank == 0:
             mean = self._loss / self._weight
             emit(Metric(name="step_loss", value=mean, step=step, epoch=self.epoch + 1, worker=self.replica.rank))
         self._since, self._rows = now, 0
+        self.waited, self._exchanging = 0.0, self.replica.seconds_exchanging
         self._loss = self._weight = 0.0
 
     def finish(self, seconds: float) -> None:
@@ -216,9 +277,17 @@ class Report:
 
     def metrics(self, record: dict[str, Any]) -> None:
         if self.replica.rank == 0:
+            if self.replica.size > 1:
+                record = record | {"bytes_exchanged": self.replica.bytes_exchanged - self._bytes}
             for name, value in record.items():
                 if name != "epoch":
                     emit(Metric(name=name, value=float(value), step=self.epoch + 1, epoch=self.epoch + 1))
+
+    def histograms(self, module: torch.nn.Module) -> None:
+        """How the weights of this worker's module are spread; of parts of a module those that worker 0 holds."""
+        for name, parameter in module.named_parameters() if self.replica.rank == 0 else ():
+            counts, edges = np.histogram(parameter.detach().float().cpu().numpy(), 30)
+            emit(Histogram(name=name, edges=edges.tolist(), counts=counts.tolist(), step=self.epoch + 1))
 
 
 def mini_batches(training: Training, data: Data, replica: Replica, *, validation: bool = False) -> MiniBatches:
@@ -238,11 +307,11 @@ def mini_batches(training: Training, data: Data, replica: Replica, *, validation
     )
 
 
-def identity(training: Training, data: Data, strategy: str, workers: int) -> dict[str, Any]:
-    """What two trainings must have in common for one to go on from the other's checkpoint."""
+def identity(training: Training, data: Data, strategy: str, workers: int | None) -> dict[str, Any]:
+    """What two trainings must have in common for one to go on from the other's checkpoint; `workers` None: any number."""
     return {
         "strategy": strategy,
-        "workers": workers,
+        **({} if workers is None else {"workers": workers}),
         "seed": training.seed,
         "batch_size": training.batch_size,
         "accumulate": training.accumulate,

@@ -16,6 +16,7 @@ class Single(Strategy):
 
     name: ClassVar[str] = "single"
     exact: ClassVar[bool] = True
+    shapes: ClassVar[tuple[str, ...]] = ()
     workers: int = 1
 
     def __post_init__(self) -> None:

@@ -1,18 +1,22 @@
 """The planner: what a training will cost, how to run it best, and what it came to."""
 
-from braidwater.planner.base import Work
+from braidwater.planner.base import Layer, StepTimes, Work
 from braidwater.planner.constants import REFERENCE, Machine, machine, stored_machine
 from braidwater.planner.plan import plan, plan_table
+from braidwater.planner.strategies import COSTS
 from braidwater.planner.tree import Choice, Chosen, Node, Plan, Rejected, format_seconds
 
 __all__ = [
+    "COSTS",
     "REFERENCE",
     "Choice",
     "Chosen",
+    "Layer",
     "Machine",
     "Node",
     "Plan",
     "Rejected",
+    "StepTimes",
     "Work",
     "format_seconds",
     "machine",

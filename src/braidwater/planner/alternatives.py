@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from braidwater.options import format_bytes
 from braidwater.planner.cost import Cost, Job, Setting, first_pass, later_pass, memory_parts
-from braidwater.planner.gang_cost import HANDED_OVER, gang_cost, memory_of_members, writing
-from braidwater.planner.tree import Choice, Rejected, format_seconds
+from braidwater.planner.gang_cost import HANDED_OVER, GangCost, gang_cost, writing
+from braidwater.planner.strategies import cost_of
+from braidwater.planner.tree import Choice, Offer, Rejected, format_seconds
+
+_ELSE = "learns something else than one worker would: ask for it by name"
 
 
 @dataclass(frozen=True)
@@ -20,17 +24,31 @@ class Candidate:
     memory_parts: dict[str, int]
     needs_disk: int
     refused: str = ""
+    gang: GangCost | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether it learns what one worker would."""
+        return self.gang is None or cost_of(self.setting.strategy).is_exact(options_of(self.setting))
+
+
+def options_of(setting: Setting) -> dict[str, Any]:
+    """All options of a setting's strategy."""
+    return {**cost_of(setting.strategy).defaults, **dict(setting.options)}
 
 
 def price(job: Job, setting: Setting, disk: int) -> Candidate:
     """What `setting` costs, and whether it fits into the memory option and `disk` bytes."""
+    gang = None
     if job.work.shape == "gang":
-        cost, parts = gang_cost(job, setting).total, _gang_parts(job, setting)
+        gang = gang_cost(job, setting)
+        cost, parts = gang.total, _gang_parts(job, setting, gang)
     else:
         cost, parts = _passes(job, setting), _peak_parts(job, setting)
     needs_disk = job.block_bytes if setting.cache == "disk" else 0
     cost = replace(cost, memory=sum(parts.values()))
-    return Candidate(setting, cost, parts, needs_disk, _refused(job, setting, cost, needs_disk, disk))
+    refused = "" if gang is None else gang.step.refused
+    return Candidate(setting, cost, parts, needs_disk, refused or _refused(job, setting, cost, needs_disk, disk), gang)
 
 
 def _passes(job: Job, setting: Setting) -> Cost:
@@ -52,12 +70,10 @@ def _peak_parts(job: Job, setting: Setting) -> dict[str, int]:
     return max(first, later, key=lambda parts: sum(parts.values()))
 
 
-def _gang_parts(job: Job, setting: Setting) -> dict[str, int]:
+def _gang_parts(job: Job, setting: Setting, gang: GangCost) -> dict[str, int]:
     """The larger of two peaks: the pass that writes the blocks is over before the members start."""
-    kept = setting.workers * job.block_bytes if setting.cache == "memory" else 0
-    training = {"kept blocks": kept, "workers": memory_of_members(job, setting) - kept}
     first = memory_parts(job, writing(job, setting), first=True, compute=False)
-    return max(first, training, key=lambda parts: sum(parts.values()))
+    return max(first, gang.memory, key=lambda parts: sum(parts.values()))
 
 
 def _refused(job: Job, setting: Setting, cost: Cost, needs_disk: int, disk: int) -> str:
@@ -75,7 +91,7 @@ def _refused(job: Job, setting: Setting, cost: Cost, needs_disk: int, disk: int)
 def choices_of(job: Job, best: Candidate, candidates: Sequence[Candidate], disk: int) -> list[Choice]:
     """The decisions behind `best`, each with the ways that differ from it in that one thing."""
     setting = best.setting
-    choices = [Choice("engine", "local", "the rows are read and the model is trained on this machine")]
+    choices = [Choice("engine", "local", _why_local(job))]
     reasons: tuple[tuple[str, str], ...] = (
         ("strategy", _why_strategy(job, setting)),
         ("workers", f"of {job.machine.cores} core{'s' if job.machine.cores > 1 else ''}"),
@@ -88,13 +104,24 @@ def choices_of(job: Job, best: Candidate, candidates: Sequence[Candidate], disk:
     return choices
 
 
+def _why_local(job: Job) -> str:
+    if job.reader != "postgres":
+        return "the rows are read and the model is trained on this machine"
+    leaving = format_bytes(job.rows * job.decoded_row)
+    return f"{leaving} leave the server for this machine; engine=PostgresEngine(address) trains where they lie"
+
+
 def _rejected(best: Candidate, candidates: Sequence[Candidate], name: str) -> Iterator[Rejected]:
     seen = {getattr(best.setting, name)}
     same: Callable[[Candidate], int] = lambda c: _differences(c.setting, best.setting)  # noqa: E731
-    for other in sorted(candidates, key=lambda c: (same(c), c.cost.seconds)):
+    for other in sorted(
+        candidates, key=lambda c: (bool(c.refused) if name == "workers" else 0, same(c), c.cost.seconds)
+    ):
         value = getattr(other.setting, name)
         if value in seen or (same(other) > 1 and name not in ("strategy", "workers")):
             continue
+        if name == "workers" and best.exact and not other.exact:
+            continue  # more workers by learning something else
         seen.add(value)
         if other.refused:
             yield Rejected(str(value), other.refused)
@@ -108,8 +135,8 @@ def _differences(one: Setting, other: Setting) -> int:
 
 def _compared(best: Candidate, other: Candidate, name: str) -> str:
     took = f"{format_seconds(other.cost.seconds)} instead of {format_seconds(best.cost.seconds)}"
-    if name == "strategy" and other.setting.strategy == "averaging":
-        return f"{took}, and it learns something else than one worker would: ask for it by name"
+    if name == "strategy" and not other.exact:
+        return f"{took}, and it {_ELSE}"
     if name == "strategy" and other.setting.workers != best.setting.workers:
         return f"{took} on {other.setting.workers} worker{'s' if other.setting.workers > 1 else ''}"
     if other.cost.seconds <= 1.02 * best.cost.seconds:
@@ -118,17 +145,38 @@ def _compared(best: Candidate, other: Candidate, name: str) -> str:
     return took
 
 
+def offers_of(best: Candidate, candidates: Sequence[Candidate]) -> list[Offer]:
+    """Each strategy of a net once, in its fastest way that fits: the chosen one first, then by time, what cannot run last."""
+    fastest: dict[str, Candidate] = {}
+    for candidate in sorted(candidates, key=lambda c: (bool(c.refused), c.cost.seconds)):
+        fastest.setdefault(candidate.setting.strategy, candidate)
+    fastest[best.setting.strategy] = best
+    order = sorted(fastest.values(), key=lambda c: (c is not best, bool(c.refused), c.cost.seconds))
+    return [_offer(best, candidate) for candidate in order]
+
+
+def _offer(best: Candidate, candidate: Candidate) -> Offer:
+    setting, step = candidate.setting, candidate.gang.step if candidate.gang is not None else None
+    assert step is not None
+    cost = cost_of(setting.strategy)
+    why = candidate.refused or ("the same result" if candidate.exact else "another result: asked for by name only")
+    return Offer(
+        name=setting.strategy,
+        told=cost.told(options_of(setting)),
+        workers=setting.workers,
+        chosen=candidate is best,
+        exact=candidate.exact,
+        why=why,
+        seconds=None if candidate.refused else candidate.cost.seconds,
+        worker_bytes=sum(step.memory.values()),
+        step_bytes=int(step.sent),
+    )
+
+
 def _why_strategy(job: Job, setting: Setting) -> str:
-    match setting.strategy:
-        case "data":
-            return "each worker folds its blocks, the partial states are merged"
-        case "single":
-            return "one process, its threads inside each step"
-        case "all_reduce":
-            return "gradients are averaged after every step, as one process with the joined batch would have them"
-        case "averaging":
-            return "each worker trains on its share, the weights are averaged"
-    return f"for {job.work.name}"
+    if setting.strategy == "data":
+        return "each worker folds its blocks, the partial states are merged"
+    return cost_of(setting.strategy).why
 
 
 def _why_cache(job: Job, setting: Setting, disk: int) -> str:

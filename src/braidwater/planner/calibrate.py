@@ -58,6 +58,7 @@ def calibrate(*, collectives: bool | Collectives = False, store: bool = True) ->
         cores=current_options().workers,
         memory_bytes=memory_bytes(),
         measured=date.today().isoformat(),
+        talked=callable(collectives),
         **found,
     )
     if store:

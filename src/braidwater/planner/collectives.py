@@ -1,23 +1,29 @@
-"""Measuring what it costs to talk: all-reduce between processes of this machine, and torch's own arithmetic."""
+"""Measuring what it costs to talk: collectives between two processes of this machine, and torch's own arithmetic."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from braidwater.engines.base import Member
 from braidwater.planner.calibrate import best_of
+from braidwater.planner.this_machine import LARGE_ROWS, SMALL_ROWS
 
-_SMALL, _LARGE = 1_000, 1_000_000  # float32 numbers of the two all-reduces that the line is drawn through
+_FEW, _MANY = 1_000, 1_000_000  # float32 numbers of the two messages that a line is drawn through
+_CALLS = 15
 _ROWS, _WIDTH = 256, 512
+_ROUNDS, _LONG = 3, 1e9
 
 
 def measure_collectives() -> dict[str, float]:
     """Constants of a gang of two on this machine, by the names of `Machine`.
 
-    Latency and seconds a byte of a gloo all-reduce (a line through two sizes), how much longer a step takes when both
-    train, torch's rate for matrix products and for elementwise work, and the seconds from asking for a gang to its first
-    step. Five to ten seconds, most of them for importing torch twice.
+    Latency and seconds a byte of an all-reduce by gloo and through shared memory, of an all-gather, a reduce-scatter and a
+    message (a line through two sizes); how much longer a small and a large step take when both train; torch's rates for matrix
+    products in 32 and 16 bits and for elementwise work; what a tiny step takes; and the seconds from asking for a gang to
+    its first step. Five to ten seconds, most of them for importing torch twice.
     """
     from braidwater.engines import LocalEngine
 
@@ -30,43 +36,124 @@ def measure_collectives() -> dict[str, float]:
 def _measure(member: Member) -> dict[str, float]:
     """In each member; the constants that rank 0 gives back."""
     import torch
-    import torch.distributed as collective
 
     begun = time.time()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        small, large = (_all_reduce(torch, collective, size) for size in (_SMALL, _LARGE))
-        a, b = torch.randn(_ROWS, _WIDTH), torch.randn(_WIDTH, _WIDTH)
-        # alone while the other waits, then both
-        alone = best_of(lambda: a @ b, 0.2) if member.rank == 0 else 0.0
-        collective.barrier()
-        together = best_of(lambda: a @ b, 0.2)
-        block = torch.randn(30, 16_384)
-        weights = torch.full((30,), 0.01)
-        gradient = best_of(lambda: block @ torch.sigmoid(weights @ block))
-        collective.barrier()
+        found = _talking(member) | _contention(member) | _arithmetic()
     finally:
         torch.set_num_threads(threads)
-    byte = max(large - small, 1e-9) / (4 * (_LARGE - _SMALL))
-    rate = 2 * _ROWS * _WIDTH * _WIDTH / (alone or together)
-    arithmetic = 4 * block.numel() / rate
+    return found | {"begun": begun}
+
+
+def _talking(member: Member) -> dict[str, float]:
+    import torch
+    import torch.distributed as collective
+
+    from braidwater.parallel.shared_memory import open_shared_memory
+
+    def gather(numbers: Any) -> None:
+        collective.all_gather(list(numbers.chunk(2)), numbers[: len(numbers) // 2].clone())
+
+    def scatter(numbers: Any) -> None:
+        collective.reduce_scatter(torch.empty(len(numbers) // 2), list(numbers.chunk(2)))
+
+    def pass_on(numbers: Any) -> None:  # there and back
+        for source in (0, 1):
+            if member.rank == source:
+                collective.send(numbers, 1 - source)
+            else:
+                collective.recv(numbers, source)
+
+    latency, byte = _line(collective.all_reduce)
+    _, gathered = _line(gather)
+    _, scattered = _line(scatter)
+    send_latency, send_byte = _line(pass_on)
+    memory = open_shared_memory()
+    shared = (latency, byte) if memory is None else _line(memory.sum)
     return {
-        "begun": begun,
-        "collective_latency": max(small - 4 * _SMALL * byte, 1e-6),
+        "collective_latency": latency,
         "collective_byte": byte,
-        "contention": max(together / alone, 1.0) if alone else 1.0,
-        "torch_float32": rate,
-        "torch_bytes": 4 * block.numel() / max(gradient - arithmetic, 0.2 * gradient),
+        "gather_byte": gathered,
+        "scatter_byte": scattered,
+        "send_latency": send_latency / 2,
+        "send_byte": send_byte / 2,
+        "shared_latency": shared[0],
+        "shared_byte": shared[1],
     }
 
 
-def _all_reduce(torch: Any, collective: Any, size: int) -> float:
-    """Seconds of the median all-reduce: both ranks make the same number of calls."""
-    numbers = torch.zeros(size)
+def _line(exchange: Callable[[Any], Any]) -> tuple[float, float]:
+    """Seconds of an exchange of nothing, and seconds a byte more; both ranks make the same number of calls."""
+    import torch
+
+    small, large = (_typical(exchange, torch.zeros(size)) for size in (_FEW, _MANY))
+    byte = max(large - small, 1e-9) / (4 * (_MANY - _FEW))
+    return max(small - 4 * _FEW * byte, 1e-6), byte
+
+
+def _typical(exchange: Callable[[Any], Any], numbers: Any) -> float:
+    """Seconds of the lower quartile: what others on the machine do is not the exchange's."""
     taken = []
-    for _ in range(12):
+    for _ in range(_CALLS):
         started = time.perf_counter()
-        collective.all_reduce(numbers)
+        exchange(numbers)
         taken.append(time.perf_counter() - started)
-    return sorted(taken)[len(taken) // 2]
+    return sorted(taken)[len(taken) // 4]
+
+
+def _contention(member: Member) -> dict[str, float]:
+    """How much longer a step takes when both train than when one does."""
+    import torch
+    import torch.distributed as collective
+
+    net = torch.nn.Sequential(torch.nn.Linear(_WIDTH, _WIDTH), torch.nn.ReLU(), torch.nn.Linear(_WIDTH, _WIDTH))
+    optimizer = torch.optim.AdamW(net.parameters())
+
+    def step(rows: Any) -> None:
+        optimizer.zero_grad()
+        net(rows).sum().backward()
+        optimizer.step()
+
+    def kappa(count: int) -> float:
+        rows, alone, together = torch.randn(count, _WIDTH), _LONG, _LONG
+        for _ in range(_ROUNDS):  # in turns: whatever else runs on the machine slows both alike
+            if member.rank == 0:
+                alone = min(alone, best_of(partial(step, rows), 0.08))
+            collective.barrier()
+            together = min(together, best_of(partial(step, rows), 0.08))
+            collective.barrier()
+        return min(max(together / alone, 1.0), 2.0)  # at 2 they would do as well one after the other
+
+    return {"contention_small": kappa(SMALL_ROWS), "contention": kappa(LARGE_ROWS)}
+
+
+def _arithmetic() -> dict[str, float]:
+    import torch
+
+    a, b = torch.randn(_ROWS, _WIDTH), torch.randn(_WIDTH, _WIDTH)
+    product = best_of(lambda: a @ b)
+    narrow = [tensor.bfloat16() for tensor in (a, b)]
+    half = best_of(lambda: narrow[0] @ narrow[1])
+    block = torch.randn(30, 16_384)
+    weights = torch.full((30,), 0.01)
+    gradient = best_of(lambda: block @ torch.sigmoid(weights @ block))
+    rate = 2 * _ROWS * _WIDTH * _WIDTH / product
+    tiny = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    optimizer = torch.optim.AdamW(tiny.parameters())
+    row = torch.randn(1, 8)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = tiny(row).sum()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return {
+        "torch_float32": rate,
+        "half_speed": product / half,
+        "torch_bytes": 4 * block.numel() / max(gradient - 4 * block.numel() / rate, 0.2 * gradient),
+        "step_call": best_of(step),
+    }

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from braidwater.options import current_options
 
-VERSION = 2  # raised when a constant changes its meaning: what older versions stored is then measured anew
+VERSION = 3  # raised when a constant changes its meaning: what older versions stored is then measured anew
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,11 @@ class Machine:
     fused kernels on blocks that come from memory; `blas_bytes` and `torch_bytes` are block bytes that pass through the
     temporaries of the numpy and torch forms. `decode_*` and `encode` are bytes of decoded columns, `copy` bytes of a block
     fetched from the system's file cache, `disk_*` bytes of the device, for all cores together. `collective_latency`
-    (seconds) and `collective_byte` (seconds a byte) are of an all-reduce between two processes here; `contention` is how
-    much longer a step takes when every core trains; `start` seconds to start a gang, `compile` to load the fused kernels.
+    (seconds) and `collective_byte` (seconds a byte) are of an all-reduce between two processes here, `shared_*` of one
+    through memory that they share, `gather_byte` and `scatter_byte` of an all-gather and a reduce-scatter, `send_*` of a message
+    from one to the other. `contention` is how much longer a step on 256 rows takes when two processes train,
+    `contention_small` one on 16; `half_speed` how many times faster than in 32 bits a matrix product is in 16; `step_call`
+    seconds of Python and dispatch of a small net's step; `start` seconds to start a gang, `compile` to load the fused kernels.
     """
 
     name: str = "reference"
@@ -46,16 +49,27 @@ class Machine:
     decode_duckdb: float = 0.55e9
     decode_arrow: float = 12e9
     decode_csv: float = 0.1e9
+    decode_postgres: float = 0.1e9
     encode: float = 0.8e9
     disk_read: float = 1.0e9
     disk_write: float = 1.8e9
     copy: float = 25e9
     collective_latency: float = 0.6e-3
     collective_byte: float = 0.7e-9
+    shared_latency: float = 0.05e-3
+    shared_byte: float = 0.22e-9
+    gather_byte: float = 0.6e-9
+    scatter_byte: float = 0.9e-9
+    send_latency: float = 0.1e-3
+    send_byte: float = 0.4e-9
     contention: float = 1.25
+    contention_small: float = 1.4
+    half_speed: float = 3.0
+    step_call: float = 0.35e-3
     start: float = 3.0
     compile: float = 0.4
     measured: str = ""  # the day of the calibration; empty for constants that were never measured here
+    talked: bool = False  # whether talking between processes was measured too
 
     def gemm(self, dtype: str = "float64") -> float:
         return self.gemm_float32 if dtype == "float32" else self.gemm_float64
@@ -74,19 +88,22 @@ class Machine:
         return Machine(**{name: value for name, value in document.items() if name in known})
 
 
-READERS = ("parquet", "duckdb", "arrow", "csv")
+READERS = ("parquet", "duckdb", "arrow", "csv", "postgres")
 
 REFERENCE = Machine()
 """Two Zen 5 cores, 23 GB of memory and a virtual disk: what plans are made with until a machine is calibrated."""
 
 
-def machine() -> Machine:
-    """The constants of this machine: those stored, else measured now (about two seconds) and stored."""
+def machine(talking: bool = False) -> Machine:
+    """The constants of this machine: those stored, else measured now (about two seconds) and stored.
+
+    With `talking`, what processes need to talk too (five to ten seconds more, where it is not stored).
+    """
     found = stored_machine()
-    if found is None:
+    if found is None or (talking and not found.talked):
         from braidwater.planner.calibrate import calibrate
 
-        found = calibrate()
+        found = calibrate(collectives=talking)
     return found
 
 

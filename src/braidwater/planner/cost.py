@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 from braidwater.blocks.base import UNIT_BYTES
 from braidwater.planner.base import Cache, Kernel, Work
@@ -19,7 +20,7 @@ BLOCK_SECONDS = 60e-6  # Python's share of a block: taking it up, its state, its
 PASS_SECONDS = 1e-3  # starting threads, the decision between two passes
 CACHED_SHARE = 0.6  # of the free memory: a larger file is read past the system's cache (see `DiskStore`)
 MODEL_BYTES = 36  # in and out of temporaries for a row and model: predictor, loss, residual
-_READER_BYTES = {"parquet": 100_000_000, "duckdb": 200_000_000, "csv": 200_000_000, "arrow": 0}
+_READER_BYTES = {"parquet": 100_000_000, "duckdb": 200_000_000, "csv": 200_000_000, "arrow": 0, "postgres": 60_000_000}
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to do the work: what a plan chooses."""
+    """One way to do the work: what a plan chooses. `options` are those of the strategy that are not its defaults."""
 
     strategy: str
     workers: int
     cache: Cache
     kernel: Kernel
+    options: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+from braidwater.engines.base import Engine
 from braidwater.errors import BudgetError, OptionError, UnsupportedError
 from braidwater.options import current_options, format_bytes, parse_bytes
 from braidwater.planner import constants
-from braidwater.planner.alternatives import Candidate, choices_of, price
+from braidwater.planner.alternatives import Candidate, choices_of, offers_of, price
 from braidwater.planner.base import Cache, Kernel, Work
 from braidwater.planner.constants import REFERENCE, Machine, available_memory, stored_machine
 from braidwater.planner.cost import Job, Setting
+from braidwater.planner.in_place import in_place
 from braidwater.planner.steps import step_tree
+from braidwater.planner.strategies import cost_of
 from braidwater.planner.tree import Chosen, Plan, format_seconds
 from braidwater.tables.base import Table, TableStatistics
 
 WORTH_CALIBRATING = 10.0  # seconds of work from which on the two seconds of measuring the machine are small
-CHANGES_THE_RESULT = ("averaging",)  # strategies that learn something else than one worker would: only by name
+WORTH_TALKING = 1000.0  # and the ten seconds of starting two processes to see how they talk
 
 
 def plan(
@@ -30,6 +33,7 @@ def plan(
     table_name: str,
     workers: int | None = None,
     strategy: str = "auto",
+    options: Mapping[str, Any] | None = None,
     cache: str = "auto",
     kernel: str = "auto",
     memory: int | str | None = None,
@@ -40,9 +44,11 @@ def plan(
     """Choose strategy, workers, cache and kernel for `work` over a table, and say what it will cost.
 
     What is given is kept (``workers=1``, ``cache="none"``); what is left out is chosen: the cheapest in wall time among
-    the ways that fit into `memory` (bytes; by default the option) and the disk. `reader` says how the table is read
+    the ways that fit into `memory` (bytes; by default the option) and the disk. `options` are those of the strategy that is
+    named. A strategy that learns something else than one worker would is taken by name only. `reader` says how the table is read
     (``parquet``, ``duckdb``, ``arrow``, ``csv``). `machine` are the constants of the formulas: by default those stored
-    for this machine; where there are none they are measured (two seconds) when the work will take more than ten.
+    for this machine; where there are none they are measured (two seconds) when the work will take more than ten. For nets
+    that take a quarter of an hour, talking between processes is measured too (ten seconds).
     `disk_room` is what a cache file may take (bytes), by default the quota or the free disk.
 
     Raises `BudgetError` with figures when no way fits, `OptionError` and `UnsupportedError` for impossible wishes. Nothing
@@ -53,15 +59,19 @@ def plan(
     room = known.memory_bytes if machine is not None else available_memory()
     job = Job(statistics, work, known, reader, limit, room)
     settings = _settings(work, workers, strategy, cache, kernel, known)
+    settings = [replace(setting, options=tuple((options or {}).items())) for setting in settings]
     disk = _disk_room() if disk_room is None else disk_room
     candidates = [price(job, setting, disk) for setting in settings]
     best = _cheapest(candidates, strategy)
     if best is None:
+        reasons = {c.gang.step.refused for c in candidates if c.gang is not None}
+        if len(reasons) == 1 and reasons != {""}:
+            raise UnsupportedError(f"{work.name} cannot be trained with strategy={strategy!r}: {reasons.pop()}.")
         raise _refusal(job, table_name, candidates, disk)
-    if machine is None and not known.measured and best.cost.seconds > WORTH_CALIBRATING:
+    if machine is None and (found := _better_known(known, best)) is not None:
         return plan(
-            statistics, work, table_name=table_name, workers=workers, strategy=strategy, cache=cache, kernel=kernel,
-            memory=limit, reader=reader, machine=constants.machine(), disk_room=disk,
+            statistics, work, table_name=table_name, workers=workers, strategy=strategy, options=options, cache=cache,
+            kernel=kernel, memory=limit, reader=reader, machine=found, disk_room=disk,
         )  # fmt: skip
     return Plan(
         name=work.name,
@@ -71,16 +81,25 @@ def plan(
         chosen=Chosen(**vars(best.setting)),
         root=step_tree(job, best),
         choices=choices_of(job, best, candidates, disk),
+        offers=[] if best.gang is None else offers_of(best, candidates),
         memory_limit=limit,
         memory_parts=best.memory_parts,
         machine=known,
     )
 
 
-def plan_table(table: Table, work: Work, **wishes: object) -> Plan:
-    """`plan` for a table: its statistics, name and way of reading come from it."""
+def _better_known(known: Machine, best: Candidate) -> Machine | None:
+    """The machine's constants measured anew, where the work is long enough for that."""
+    if best.gang is not None and best.cost.seconds > WORTH_TALKING and not known.talked:
+        return constants.machine(talking=True)
+    return constants.machine() if not known.measured and best.cost.seconds > WORTH_CALIBRATING else None
+
+
+def plan_table(table: Table, work: Work, *, engine: Engine | None = None, **wishes: object) -> Plan:
+    """`plan` for a table: its statistics, name and way of reading come from it. An `engine` says how it runs where rows lie."""
     statistics = table.statistics([])
-    return plan(statistics, work, table_name=table.name, reader=table.reader, **wishes)  # type: ignore[arg-type]
+    made = plan(statistics, work, table_name=table.name, reader=table.reader, **wishes)  # type: ignore[arg-type]
+    return made if engine is None else in_place(made, engine, table, work)
 
 
 def _settings(
@@ -101,7 +120,7 @@ def _settings(
             f"{work.name} draws mini-batches at random from kept blocks, so cache='none' is not possible; "
             "cache='disk' keeps memory small."
         )
-    strategies = work.strategies if strategy == "auto" else (strategy,)
+    strategies = _by_itself(work) if strategy == "auto" else (strategy,)
     found = []
     for name in strategies:
         for count in _worker_counts(work, name, workers, constants):
@@ -111,6 +130,11 @@ def _settings(
     if not found:
         raise UnsupportedError(f"strategy={strategy!r} runs on one worker; workers={workers} needs another strategy.")
     return found
+
+
+def _by_itself(work: Work) -> list[str]:
+    """The strategies that can be chosen without a word of the user."""
+    return [name for name in work.strategies if work.shape != "gang" or not cost_of(name).laid_out]
 
 
 def _worker_counts(work: Work, strategy: str, workers: int | None, constants: Machine) -> Sequence[int]:
@@ -143,8 +167,8 @@ def _kernels(work: Work, kernel: str) -> Sequence[Kernel]:
 def _cheapest(candidates: Sequence[Candidate], strategy: str) -> Candidate | None:
     """The fastest that fits; among equals (to 2 %) the one that takes the least CPU."""
     open_ones = [c for c in candidates if not c.refused]
-    if strategy == "auto":
-        open_ones = [c for c in open_ones if c.setting.strategy not in CHANGES_THE_RESULT] or open_ones
+    if strategy == "auto" and any(c.exact for c in candidates):
+        open_ones = [c for c in open_ones if c.exact]
     if not open_ones:
         return None
     fastest = min(c.cost.seconds for c in open_ones)
@@ -155,7 +179,8 @@ def _cheapest(candidates: Sequence[Candidate], strategy: str) -> Candidate | Non
 
 def _refusal(job: Job, table_name: str, candidates: Sequence[Candidate], disk: int) -> BudgetError:
     # what the disk alone forbids comes first: room there is easier to find than memory
-    least = min(candidates, key=lambda c: (c.cost.memory > job.memory, c.needs_disk > disk, c.cost.memory))
+    possible = [c for c in candidates if c.gang is None or not c.gang.step.refused]
+    least = min(possible, key=lambda c: (c.cost.memory > job.memory, c.needs_disk > disk, c.cost.memory))
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in least.memory_parts.items() if size)
     told = f"{job.work.name} over {table_name!r} ({job.rows:,} rows) does not fit: "
     if least.needs_disk > disk and least.cost.memory <= job.memory:

@@ -7,13 +7,13 @@ from dataclasses import replace
 from braidwater.options import format_bytes
 from braidwater.planner.alternatives import Candidate
 from braidwater.planner.cost import Cost, Job, Setting, first_pass, later_pass
-from braidwater.planner.gang_cost import gang_cost
+from braidwater.planner.gang_cost import GangCost
 from braidwater.planner.tree import Node
 
 
 def step_tree(job: Job, best: Candidate) -> Node:
     """What is going to happen, from the first reading of the table to the last pass."""
-    children = _gang_steps(job, best.setting) if job.work.shape == "gang" else _pass_steps(job, best.setting)
+    children = _pass_steps(job, best.setting) if best.gang is None else _gang_steps(job, best.setting, best.gang)
     title = "train" if job.work.models <= 1 else f"train {job.work.models} models"
     return Node(title, best.cost, children=children)
 
@@ -35,12 +35,11 @@ def _pass_steps(job: Job, setting: Setting) -> list[Node]:
     return nodes
 
 
-def _gang_steps(job: Job, setting: Setting) -> list[Node]:
-    parts = gang_cost(job, setting)
+def _gang_steps(job: Job, setting: Setting, parts: GangCost) -> list[Node]:
     epochs = job.work.passes
     nodes = [Node(f"write blocks to {setting.cache}", parts.blocks, role="first")]
-    if setting.workers > 1:
-        nodes.append(Node(f"start {setting.workers} processes", parts.start))
+    if parts.start.seconds:
+        nodes.append(Node(f"start {setting.workers + parts.step.others} processes", parts.start))
     training = Node(
         f"{epochs} epoch{'s' if epochs > 1 else ''} of {parts.steps:,} step{'s' if parts.steps > 1 else ''}",
         parts.compute + parts.exchange,

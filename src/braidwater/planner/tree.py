@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from braidwater.options import format_bytes
@@ -12,7 +12,7 @@ from braidwater.planner.constants import Machine
 from braidwater.planner.cost import Cost, Setting
 
 _TITLE_WIDTH = 46
-_COLUMNS = (("time", 11), ("CPU", 11), ("memory", 9), ("read", 9))
+_COLUMNS = (("time", 12), ("CPU", 12), ("memory", 9), ("read", 9))
 
 
 @dataclass
@@ -47,6 +47,27 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """A strategy with its price: seconds of the whole training (None where it cannot run), bytes that each worker holds for the
+    net, bytes that each worker sends in a step. `told` are its options, `exact` whether it learns what one worker would.
+    """
+
+    name: str
+    told: str
+    workers: int
+    chosen: bool
+    exact: bool
+    why: str
+    seconds: float | None
+    worker_bytes: int
+    step_bytes: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {self.told}" if self.told else self.name
+
+
+@dataclass(frozen=True)
 class Chosen(Setting):
     """The decisions in the form that an engine takes them."""
 
@@ -70,6 +91,8 @@ class Plan:
     memory_limit: int
     memory_parts: dict[str, int]
     machine: Machine
+    offers: list[Offer] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -86,9 +109,11 @@ class Plan:
             "table": self.table,
             "rows": self.rows,
             "table_bytes": self.table_bytes,
-            "chosen": asdict(self.chosen),
+            "chosen": asdict(self.chosen) | {"options": {name: str(value) for name, value in self.chosen.options}},
             "steps": _node_json(self.root),
             "choices": [asdict(choice) for choice in self.choices],
+            "strategies": [asdict(offer) for offer in self.offers],
+            "notes": list(self.notes),
             "memory_limit": self.memory_limit,
             "memory_parts": dict(self.memory_parts),
             "machine": self.machine.to_json(),
@@ -105,8 +130,11 @@ class Plan:
         lines += _node_lines(self.root, "", "", measured)
         lines += ["", self._memory_line(), "", "chosen"]
         for number, choice in enumerate(self.choices):
-            lines += _choice_lines(choice, last=number == len(self.choices) - 1)
-        lines += ["", self._machine_line()]
+            told = choice if not self.offers or choice.name != "strategy" else replace(choice, rejected=())
+            lines += _choice_lines(told, last=number == len(self.choices) - 1)
+        if len(self.offers) > 1:
+            lines += ["", *_offer_lines(self.offers)]
+        lines += ["", *self.notes, self._machine_line()]
         return "\n".join(line.rstrip() for line in lines)
 
     def _memory_line(self) -> str:
@@ -156,6 +184,17 @@ def _choice_lines(choice: Choice, last: bool) -> Iterator[str]:
     yield f"{lead}{choice.name} {choice.value}: {choice.why}"
     for number, rejected in enumerate(choice.rejected):
         yield f"{below}{'└─' if number == len(choice.rejected) - 1 else '├─'} not {rejected.value}: {rejected.why}"
+
+
+def _offer_lines(offers: Sequence[Offer]) -> Iterator[str]:
+    width = max(len(offer.title) for offer in offers) + 2
+    yield f"{'strategies':<{width}}{'workers':>9}{'time':>13}{'a worker':>12}{'a step sends':>15}"
+    for offer in offers:
+        sizes = [format_bytes(size) if size else "–" for size in (offer.worker_bytes, offer.step_bytes)]
+        time = "–" if offer.seconds is None else format_seconds(offer.seconds)
+        mark = "▸ " if offer.chosen else "  "
+        figures = f"{offer.workers:>9}{time:>13}{sizes[0]:>12}{sizes[1]:>15}"
+        yield f"{mark + offer.title:<{width}}{figures}   {'' if offer.chosen else offer.why}"
 
 
 def _node_json(node: Node) -> dict[str, Any]:

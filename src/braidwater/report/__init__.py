@@ -12,17 +12,19 @@ if TYPE_CHECKING:
     from braidwater.report.models import load as load
     from braidwater.report.progress_views import progress as progress
     from braidwater.report.record import Record as Record
+    from braidwater.report.tensorboard import TensorBoard as TensorBoard
 
 _HOMES = {
     "Record": "record",
     "Report": "html",
+    "TensorBoard": "tensorboard",
     "explain": "explaining",
     "load": "models",
     "log_events": "log",
     "progress": "progress_views",
 }
 
-__all__ = ["Record", "Report", "explain", "load", "log_events", "progress"]
+__all__ = ["Record", "Report", "TensorBoard", "explain", "load", "log_events", "progress"]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,16 +32,23 @@ class Span:
 
 
 def line_chart(
-    title: str, series: Sequence[Series], *, x_label: str, y_label: str, log_y: bool = False, whole_x: bool = False
+    title: str,
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    log_y: bool = False,
+    whole_x: bool = False,
 ) -> str:
-    """Curves over a common axis. `log_y` needs positive values; `whole_x` marks whole numbers only."""
+    """Curves over a common axis. `log_x` and `log_y` need positive values; `whole_x` marks whole numbers only."""
     points = [(x, y) for one in series for x, y in zip(one.x, one.y, strict=True) if _drawable(y, log_y)]
     if not points:
         return _empty(title)
     picture = Drawing(title, _in_words(series, y_label))
     xs, ys = [x for x, _ in points], [y for _, y in points]
     low, high = _padded(min(ys), max(ys), log_y)
-    x = Scale(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, *picture.x_range)
+    x = Scale(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, *picture.x_range, log=log_x)
     y = Scale(low, high, *picture.y_range, log=log_y)
     picture.y_axis(y, y_label)
     picture.x_axis(x, x_label, whole=whole_x)

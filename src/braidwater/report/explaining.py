@@ -37,8 +37,8 @@ def explain(
         raise OptionError("label", None, "the name of the column to learn")
     wishes = {**_own_wishes(model), **{name: value for name, value in wishes.items() if value is not None}}
     if hasattr(model, "encode"):  # a trainer chooses its own encoders
-        encoding = model.encode(rows, label, features, exclude)
-        return plan_table(rows, model.work(rows, encoding), **wishes)
+        plan: Plan = model.explain(rows, label=label, features=features, exclude=exclude, **wishes)
+        return plan
     declared = Encoding(
         features=features,
         exclude=list(exclude) if label is None or target != "none" else [*exclude, label],

@@ -96,7 +96,7 @@ class Report:
             self.figure(chart, name.replace("_", " ").capitalize())
         spans, kinds = record.timeline()
         if spans:
-            note = f"{len(record.passes)} passes; a bar is a block of rows, its colour the kind of pass."
+            note = f"{len(record.passes)} passes; a bar is a block of rows, its colour the kind of pass or of waiting."
             self.figure(timeline("Workers", spans, groups=kinds), "What each worker did", note)
         for note in record.notes:
             self._end_figures()

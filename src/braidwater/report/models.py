@@ -24,6 +24,8 @@ ESTIMATORS = {
 LOADERS = {
     **{name: place for name, place in ESTIMATORS.items() if "estimators" in place},
     **dict.fromkeys(("trainer", "mlp", "cnn"), "braidwater.deep:Trainer"),
+    "grouped": "braidwater.model_selection:GroupedModel",
+    "grouped_trainers": "braidwater.model_selection:GroupedTrainers",
 }
 
 

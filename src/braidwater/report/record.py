@@ -13,6 +13,7 @@ from braidwater.events import (
     Metric,
     PassFinished,
     PassStarted,
+    RolledBack,
     RowsDropped,
     RunFinished,
     RunStarted,
@@ -21,6 +22,7 @@ from braidwater.events import (
 )
 from braidwater.report.charts import Series, Span
 
+_DATA, _EXCHANGE = "waiting for rows", "exchange"  # parts of a span beside computing
 _MOST_SPANS = 20_000  # about what 100 GB of blocks in one pass make; a report with more could not be opened
 
 
@@ -52,6 +54,8 @@ class Record:
                 self.metrics[event.name].append(event)
             case RunFinished():
                 self.seconds += event.seconds
+            case RolledBack():
+                self.notes.append(f"Training went back to its last checkpoint: {event.reason}")
             case WorkerLost():
                 self.notes.append(f"Worker {event.worker} was lost: {event.reason}.")
             case RowsDropped():
@@ -76,15 +80,25 @@ class Record:
         return series
 
     def timeline(self) -> tuple[list[Span], list[str]]:
-        """What each worker was at, in seconds since the first of it; groups are the kinds of passes."""
+        """What each worker was at, in seconds since the first of it; groups are the kinds of passes.
+
+        A span of a training (a quarter of a second) shows its shares of waiting, computing and exchange, one after the other.
+        """
         if not self.spans:
             return [], []
         begin = min(min(block.start for _, block in self.spans), self.started or float("inf"))
         kinds = list(dict.fromkeys(self._kinds)) or ["pass"]
+        if any(block.data_seconds or block.exchange_seconds for _, block in self.spans):
+            kinds += [_DATA, _EXCHANGE]
         spans = []
         for number, block in self.spans:
             kind = self._kinds[number] if self._kinds else "pass"
-            start = block.start - begin
             hint = f"pass {number + 1} ({kind}): {block.rows:,} rows in {block.seconds * 1000:.1f} ms"
-            spans.append(Span(block.worker, start, start + block.seconds, kinds.index(kind), hint))
+            start = block.start - begin
+            computing = max(block.seconds - block.data_seconds - block.exchange_seconds, 0.0)
+            for seconds, what in ((block.data_seconds, _DATA), (computing, kind), (block.exchange_seconds, _EXCHANGE)):
+                if seconds > 0:
+                    told = hint if what == kind else f"{hint}, {what} {seconds * 1000:.1f} ms"
+                    spans.append(Span(block.worker, start, start + seconds, kinds.index(what), told))
+                start += seconds
         return spans, kinds

@@ -95,9 +95,10 @@ class Drawing:
     def line(self, x1: float, y1: float, x2: float, y2: float, style: str) -> None:
         self.parts.append(f'<line class="{style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>')
 
-    def path(self, points: Sequence[tuple[float, float]], style: str) -> None:
+    def path(self, points: Sequence[tuple[float, float]], style: str, *, opacity: float = 1.0) -> None:
         text = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-        self.parts.append(f'<path class="{style}" d="M{text}"/>')
+        shade = "" if opacity == 1.0 else f' stroke-opacity="{opacity:.3f}"'
+        self.parts.append(f'<path class="{style}" d="M{text}"{shade}/>')
 
     def circle(self, x: float, y: float, radius: float, style: str, hint: str = "") -> None:
         self.parts.append(f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}">{_hint(hint)}</circle>')

@@ -12,6 +12,7 @@ from braidwater.events import (
     Metric,
     PassFinished,
     PassStarted,
+    RolledBack,
     RowsDropped,
     RunFinished,
     RunStarted,
@@ -109,6 +110,10 @@ class Tracker:
             case WorkerLost():
                 after = "goes on from the last checkpoint" if event.restart else "the work stops"
                 self.notes.append(f"worker {event.worker} was lost ({event.reason}); {after}")
+            case RolledBack():
+                self.notes.append(
+                    f"back to the last checkpoint, at {event.rate_factor:g} x the learning rate: {event.reason}"
+                )
             case RowsDropped():
                 self.notes.append(f"{event.rows:,} rows were dropped: {event.reason}")
             case TableWritten():

@@ -20,7 +20,8 @@ ARROW = (".arrow", ".feather", ".ipc")
 CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zst")
 JSON = (".ndjson", ".jsonl", ".json")
 DATABASE = (".duckdb", ".ddb", ".db")
-_LATER = {"postgresql": "PostgreSQL", "postgres": "PostgreSQL", "spark": "Spark"}
+POSTGRES = ("postgresql://", "postgres://")
+_LATER = {"spark": "Spark"}
 
 
 def table(place: Any, query: str | None = None, *, name: str | None = None) -> Table:
@@ -30,7 +31,8 @@ def table(place: Any, query: str | None = None, *, name: str | None = None) -> T
 
     - a path of a Parquet, CSV, Arrow (Feather) or JSON-lines file, a glob, or a directory of such files;
     - ``FILE.duckdb::TABLE`` or ``FILE.duckdb::SELECT ...``, also written ``duckdb:///FILE.duckdb::...``;
-    - a DuckDB connection, with the table name or SELECT as `query`;
+    - ``postgresql://USER@HOST/DATABASE::TABLE`` or ``…::SELECT ...`` (needs the extra ``[postgres]``);
+    - a DuckDB, psycopg or ADBC connection, with the table name or SELECT as `query`;
     - an Ibis expression over a DuckDB connection (compiled, and run by us);
     - a pyarrow, pandas or polars data frame, or anything that speaks the Arrow stream protocol.
 
@@ -46,6 +48,8 @@ def table(place: Any, query: str | None = None, *, name: str | None = None) -> T
     root = type(place).__module__.split(".")[0]
     if root in ("duckdb", "_duckdb"):
         return _from_duckdb(place, query, name)
+    if root in ("psycopg", "adbc_driver_manager"):
+        return _from_postgres(place, query, name)
     if query is not None:
         raise TableError(f"A query goes with a database connection or file, and not with a {type(place).__name__}.")
     if root == "ibis":
@@ -54,15 +58,34 @@ def table(place: Any, query: str | None = None, *, name: str | None = None) -> T
 
 
 def _from_address(address: str, query: str | None, name: str | None) -> Table:
+    if address.startswith(POSTGRES):
+        from braidwater.tables.postgres import postgres_table
+
+        server, inner = split_address(address)
+        return postgres_table(server, inner or query or "", name=name)
     scheme = re.match(r"([a-z]+)://(?:/(?=/))?", address)
     if scheme and scheme[1] in _LATER:
         raise TableError(f"{_LATER[scheme[1]]} tables are not supported yet; export the table to Parquet and use that.")
     if scheme and scheme[1] not in ("duckdb", "file"):
-        raise TableError(f"Address {address!r} begins with {scheme[1]}://; supported are file:// and duckdb://.")
+        raise TableError(
+            f"Address {address!r} begins with {scheme[1]}://; supported are file://, duckdb:// and postgresql://."
+        )
     path, separator, inner = address[scheme.end() if scheme else 0 :].partition("::")
     if separator or query is not None or path.lower().endswith(DATABASE):
         return database_table(path, inner or query or "", name=name)
     return _from_files(path, name)
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """The server and the table or SELECT of a PostgreSQL address.
+
+    >>> split_address("postgresql://[::1]:5432/db::flights")
+    ('postgresql://[::1]:5432/db', 'flights')
+    """
+    bracket = address.find("[")
+    begin = address.find("]") if 0 <= bracket < address.find("::") else 0  # an IPv6 host has colons of its own
+    at = address.find("::", begin)
+    return (address, "") if at < 0 else (address[:at], address[at + 2 :])
 
 
 def _from_files(path: str, name: str | None) -> Table:
@@ -112,6 +135,14 @@ def _from_duckdb(place: Any, query: str | None, name: str | None) -> Table:
     if query is None:
         raise TableError("A connection needs the name of a table or a SELECT: table(connection, 'flights').")
     return DuckDBTable(place.cursor, query, name=name or query)
+
+
+def _from_postgres(place: Any, query: str | None, name: str | None) -> Table:
+    from braidwater.tables.postgres import connected_table
+
+    if query is None:
+        raise TableError("A connection needs the name of a table or a SELECT: table(connection, 'flights').")
+    return connected_table(place, query, name=name)
 
 
 def _from_ibis(expression: Any, name: str | None) -> Table:

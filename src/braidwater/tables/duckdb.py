@@ -20,16 +20,28 @@ from braidwater.tables.base import ColumnStatistics, Partition, Table, TableStat
 
 
 class DuckDBTable(Table):
-    """A table or SELECT of a DuckDB connection. `connect` makes a connection or cursor that is closed after each use."""
+    """A table or SELECT of a DuckDB connection. `connect` makes a connection or cursor that is closed after each use.
+
+    Its `schema` is asked for (10 ms and more) unless somebody knows it.
+    """
 
     def __init__(
-        self, connect: Callable[[], Any], query: str, *, name: str, files: Sequence[str] = (), bytes: int | None = None
+        self,
+        connect: Callable[[], Any],
+        query: str,
+        *,
+        name: str,
+        files: Sequence[str] = (),
+        bytes: int | None = None,
+        schema: pa.Schema | None = None,
     ) -> None:
         self._connect = connect
         self._query = parse_query(query)
         self._files = tuple(files)
         self._bytes = bytes
         self.name = name
+        if schema is not None:
+            self.schema = schema
         _ = self.schema  # a wrong name or statement is an error here, and not in the middle of a fit
 
     @cached_property
@@ -108,28 +120,28 @@ def _column_statistics(kept: Any) -> ColumnStatistics:
     return ColumnStatistics(nulls, kept.get("approx_unique"), kept.get("min"), kept.get("max"))
 
 
-def parse_query(query: str) -> exp.Query:
-    """A table name or one SELECT, parsed; anything else that SQL can do is refused.
+def parse_query(query: str, dialect: str = "duckdb") -> exp.Query:
+    """A table name or one SELECT of a `dialect` of sqlglot, parsed; anything else that SQL can do is refused.
 
     >>> parse_query("flights").sql("duckdb"), parse_query("SELECT a FROM t WHERE b > 1").sql("duckdb")
     ('SELECT * FROM flights', 'SELECT a FROM t WHERE b > 1')
     """
     text = query.strip().rstrip(";")
     if not text.lower().startswith(("select", "with", "from", "(", "values")):
-        return exp.select("*").from_(_table_name(text))
+        return exp.select("*").from_(_table_name(text, dialect))
     try:
-        statements = sqlglot.parse(text, read="duckdb")
-    except sqlglot.errors.ParseError as error:
+        statements = sqlglot.parse(text, read=dialect)
+    except (sqlglot.errors.ParseError, sqlglot.errors.TokenError) as error:
         raise TableError(f"The query cannot be parsed: {error}") from error
     if len(statements) != 1 or not isinstance(statements[0], exp.Query):
         raise TableError(f"A table is one SELECT; this is something else: {query!r}.")
     return statements[0]
 
 
-def _table_name(text: str) -> exp.Table:
+def _table_name(text: str, dialect: str) -> exp.Table:
     try:
-        found = exp.to_table(text, dialect="duckdb")
-    except sqlglot.errors.ParseError:
+        found = exp.to_table(text, dialect=dialect)
+    except (sqlglot.errors.ParseError, sqlglot.errors.TokenError):
         found = exp.table_(text, quoted=True)
     if found.name == "":
         raise TableError(f"{text!r} is neither the name of a table nor a SELECT.")
@@ -151,7 +163,9 @@ def database_table(path: str, query: str, *, name: str | None = None) -> DuckDBT
     return DuckDBTable(lambda: open_database(path), query, name=name or query, files=files)
 
 
-def files_table(function: str, files: Sequence[str], *, name: str, hive: bool = False) -> DuckDBTable:
+def files_table(
+    function: str, files: Sequence[str], *, name: str, hive: bool = False, schema: pa.Schema | None = None
+) -> DuckDBTable:
     """Files that one of DuckDB's table functions reads (`read_csv`, `read_json`, `read_parquet`)."""
     arguments: list[exp.Expression] = [exp.array(*(exp.Literal.string(file) for file in files))]
     if hive:
@@ -162,7 +176,7 @@ def files_table(function: str, files: Sequence[str], *, name: str, hive: bool = 
         arguments.append(exp.EQ(this=exp.column("allow_quoted_nulls"), expression=exp.false()))
     query = exp.select("*").from_(exp.Table(this=exp.Anonymous(this=function, expressions=arguments)))
     size = sum(Path(file).stat().st_size for file in files)
-    found = DuckDBTable(open_memory, query.sql("duckdb"), name=name, files=files, bytes=size)
+    found = DuckDBTable(open_memory, query.sql("duckdb"), name=name, files=files, bytes=size, schema=schema)
     found.reader = "csv" if function in ("read_csv", "read_json") else found.reader
     return found
 

@@ -94,7 +94,8 @@ class ParquetTable(Table):
             path = self._files[file]
             try:
                 # pre_buffer would hold whole row groups; the engine's threads read different partitions at a time
-                with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**18) as source:
+                # (the footer of a file with hundreds of row groups takes 10 ms to parse: once, not for every partition)
+                with pq.ParquetFile(path, metadata=self._metadata[file], pre_buffer=False, buffer_size=2**16) as source:
                     stream = source.iter_batches(batch_rows, list(groups), columns=names, use_threads=False)
                     yield from (batch.select(names) for batch in stream)
             except (pa.ArrowInvalid, OSError) as error:
@@ -107,4 +108,4 @@ class ParquetTable(Table):
         return fingerprint_files(self._files)
 
     def select(self, query: exp.Select) -> pa.Table:
-        return files_table("read_parquet", self._files, name=self.name).select(query)
+        return files_table("read_parquet", self._files, name=self.name, schema=self.schema).select(query)

@@ -1,57 +1,70 @@
-"""A table parted in two at random, the same way in every pass and on every machine."""
+"""A table parted in two at random, the same way in every pass and on every machine; and tables of parts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from sqlglot import exp
 
 from braidwater.errors import OptionError
 from braidwater.tables.arrow import select_from_stream
 from braidwater.tables.base import Partition, Table, TableStatistics
+from braidwater.tables.computed import ComputedTable
+from braidwater.tables.parts import Parts, RandomShare, draw_parts, group_parts, random_numbers, random_numbers_of
+
+__all__ = ["PartedTable", "SampledTable", "random_numbers", "random_numbers_of", "train_test_split"]
 
 
-def train_test_split(table: Table, test: float = 0.2, *, seed: int = 0) -> tuple[Table, Table]:
+def train_test_split(
+    table: Table, test: float = 0.2, *, seed: int = 0, stratify: str | None = None, groups: str | None = None
+) -> tuple[Table, Table]:
     """Two tables without a row in common: about ``1 - test`` of the rows for training, and the rest.
 
-    A row's side follows from `seed` and its number in the table, so nothing is copied and both sides are read as streams.
+    With `stratify`, every value of that column has the same share of its rows in the test table, exact within one row (a query
+    that counts, and two streams of the column). With `groups`, all rows with one value of that column are on one side.
+    A row's side follows from `seed`, its number in the table and those columns, so nothing is copied and both sides are read as
+    streams.
     """
     if not 0 < test < 1:
         raise OptionError("test", test, "a fraction between 0 and 1")
-    border = int((1 - test) * 2**64)
+    if stratify is not None and groups is not None:
+        raise OptionError("stratify", stratify, "None where groups are given: a group cannot be cut")
+    shares = (1 - test, test)
+    parts: Parts
+    if stratify is not None:
+        parts = draw_parts(table, shares, seed=seed, stratify=stratify)
+    elif groups is not None:
+        parts = group_parts(table, groups, shares, seed=seed)
+    else:
+        parts = RandomShare(len(table), test, seed)
     return (
-        SampledTable(table, seed, 0, border, name=f"{table.name} (train)"),
-        SampledTable(table, seed, border, 2**64, name=f"{table.name} (test)"),
+        SampledTable(table, parts, [0], name=f"{table.name} (train)"),
+        SampledTable(table, parts, [1], name=f"{table.name} (test)"),
     )
 
 
 class SampledTable(Table):
-    """The rows of a table whose random number lies in ``[low, high)`` of 2**64."""
+    """The rows of a table that are in some of its parts, decided by their numbers and a seed."""
 
-    def __init__(self, table: Table, seed: int, low: int, high: int, *, name: str) -> None:
+    def __init__(self, table: Table, parts: Parts, chosen: Collection[int], *, name: str) -> None:
         self.name = name
         self._table = table
         self.reader = table.reader
-        self._seed = seed
-        self._low = low
-        self._high = high
+        self._parts = parts
+        self._chosen = tuple(sorted(chosen))
+        self._is_chosen = np.zeros(max(len(parts.sizes), max(self._chosen, default=0) + 1), bool)
+        self._is_chosen[list(self._chosen)] = True
 
     @property
     def schema(self) -> pa.Schema:
         return self._table.schema
 
-    @cached_property
+    @property
     def _rows(self) -> int:
-        total = self._table.statistics([]).rows
-        return sum(int(self._mask(start, min(2**20, total - start)).sum()) for start in range(0, total, 2**20))
-
-    def _mask(self, start: int, count: int) -> NDArray[np.bool_]:
-        numbers = random_numbers(self._seed, start, count)
-        return (numbers >= np.uint64(self._low)) & (numbers <= np.uint64(self._high - 1))
+        sizes = self._parts.sizes
+        return int(sizes[self._is_chosen[: len(sizes)]].sum())
 
     def statistics(self, columns: Sequence[str] | None = None) -> TableStatistics:
         self.require(self.column_names if columns is None else columns)
@@ -59,34 +72,71 @@ class SampledTable(Table):
         return TableStatistics(self._rows, inner.bytes * self._rows // max(inner.rows, 1))
 
     def partitions(self, rows: int) -> list[Partition]:
-        inner = self._table.partitions(int(rows * 2**64 / max(self._high - self._low, 1)))
-        numbered = all(part.first_row is not None for part in inner)
-        return inner if numbered else [Partition(0, first_row=0)]
+        share = self._rows / max(len(self._table), 1)
+        return numbered(self._table, int(rows / share) if share else rows)
 
     def read(
         self, columns: Sequence[str] | None = None, *, partition: Partition | None = None, batch_rows: int = 65_536
     ) -> Iterator[pa.RecordBatch]:
-        number = 0 if partition is None else partition.first_row or 0
-        inner = None if partition is None or (partition.where is None and partition.rows is None) else partition
-        for batch in self._table.read(columns, partition=inner, batch_rows=batch_rows):
-            kept = batch.filter(pa.array(self._mask(number, batch.num_rows)))
-            number += batch.num_rows
+        names = self.column_names if columns is None else list(columns)
+        self.require(names)
+        for batch, codes in with_parts(self._table, self._parts, names, partition, batch_rows):
+            kept = batch.select(names).filter(pa.array(self._is_chosen[codes]))
             if kept.num_rows:
                 yield kept
 
     def fingerprint(self) -> str | None:
         inner = self._table.fingerprint()
-        return None if inner is None else f"{inner}|rows {self._low}..{self._high} of seed {self._seed}"
+        return None if inner is None else f"{inner}|parts {self._chosen} of {self._parts.key}"
 
     def select(self, query: exp.Select) -> pa.Table:
         return select_from_stream(self, query)
 
 
-def random_numbers(seed: int, start: int, count: int) -> NDArray[np.uint64]:
-    """Uniform 64-bit numbers for rows ``start`` to ``start + count``: splitmix64 (Steele, Lea, Flood, OOPSLA 2014)."""
-    with np.errstate(over="ignore"):
-        z = np.arange(start, start + count, dtype=np.uint64) + np.uint64(seed % 2**31) * np.uint64(0xD1342543DE82EF95)
-        z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
+class PartedTable(ComputedTable):
+    """A table with one column more, `column`, that says which part each row is in."""
+
+    def __init__(self, table: Table, parts: Parts, column: str) -> None:
+        if column in table.column_names:
+            raise OptionError("column", column, "no column of the table")
+        self._parts = parts
+        self._column = column
+        schema = pa.schema([*table.schema, pa.field(column, pa.uint16())])
+        super().__init__(table, lambda batch: batch, schema, name=table.name)
+
+    def partitions(self, rows: int) -> list[Partition]:
+        return numbered(self._table, rows)
+
+    def read(
+        self, columns: Sequence[str] | None = None, *, partition: Partition | None = None, batch_rows: int = 65_536
+    ) -> Iterator[pa.RecordBatch]:
+        names = self.column_names if columns is None else list(columns)
+        self.require(names)
+        inner = [name for name in names if name != self._column]
+        for batch, codes in with_parts(self._table, self._parts, inner, partition, batch_rows):
+            held = {name: batch.column(name) for name in inner} | {self._column: pa.array(codes.astype(np.uint16))}
+            yield pa.record_batch(
+                [held[name] for name in names], schema=pa.schema([self._schema.field(n) for n in names])
+            )
+
+    def fingerprint(self) -> str | None:
+        inner = self._table.fingerprint()
+        return None if inner is None else f"{inner}|{self._column}: {self._parts.key}"
+
+
+def numbered(table: Table, rows: int) -> list[Partition]:
+    """The partitions of a table, where it is known which row each begins with; else the table as one."""
+    inner = table.partitions(rows)
+    return inner if all(part.first_row is not None for part in inner) else [Partition(0, first_row=0)]
+
+
+def with_parts(
+    table: Table, parts: Parts, columns: Sequence[str], partition: Partition | None, batch_rows: int
+) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    """The rows with at least `columns`, batch by batch, and the part of each."""
+    number = 0 if partition is None else partition.first_row or 0
+    inner = None if partition is None or (partition.where is None and partition.rows is None) else partition
+    wanted = list(dict.fromkeys((*columns, *parts.columns))) or table.column_names[:1]
+    for batch in table.read(wanted, partition=inner, batch_rows=batch_rows):
+        yield batch, parts.codes(batch, number, batch.num_rows)
+        number += batch.num_rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from sqlglot import exp
 
 from braidwater.errors import TableError
 from braidwater.events import TableWritten, emit
-from braidwater.tables.address import ARROW, DATABASE, PARQUET, table
+from braidwater.tables.address import ARROW, DATABASE, PARQUET, POSTGRES, split_address, table
 from braidwater.tables.base import Table
 from braidwater.tables.duckdb import open_database
 
@@ -26,7 +27,8 @@ from braidwater.tables.duckdb import open_database
 def write_table(rows: Table | Any, place: Any, name: str | None = None) -> Table:
     """Write `rows` (a table, or anything that `braidwater.table` takes) to `place` and return the table that lies there.
 
-    `place` is a ``.parquet``, ``.csv`` or ``.arrow`` path, ``FILE.duckdb::TABLE``, or a DuckDB connection with `name`.
+    `place` is a ``.parquet``, ``.csv`` or ``.arrow`` path, ``FILE.duckdb::TABLE``, ``postgresql://…::TABLE``, or a DuckDB or
+    psycopg connection with `name`.
     What is there is replaced in one step once all rows are written; if anything fails it stays as it was.
     """
     source = rows if isinstance(rows, Table) else table(rows)
@@ -35,11 +37,19 @@ def write_table(rows: Table | Any, place: Any, name: str | None = None) -> Table
             raise TableError(
                 "Writing through a connection needs the name of the table: write_table(rows, connection, 'name')."
             )
-        count = _write_duckdb(source, place.cursor(), name)
-        written = table(place, name)
+        if type(place).__module__.startswith("psycopg"):
+            from braidwater.tables.postgres import address_of
+
+            written, count = _write_server(source, address_of(place), name)
+        else:
+            count = _write_duckdb(source, place.cursor(), name)
+            written = table(place, name)
+    elif str(place).startswith(POSTGRES):
+        server, inner = split_address(str(place))
+        written, count = _write_server(source, server, name or inner)
     else:
         written, count = _write_address(source, str(place).removeprefix("duckdb:///"))
-    emit(TableWritten(address=str(place) if isinstance(place, (str, Path)) else str(name), rows=count))
+    emit(TableWritten(address=str(name) if name is not None else _without_password(str(place)), rows=count))
     return written
 
 
@@ -60,6 +70,22 @@ def _write_address(source: Table, address: str) -> tuple[Table, int]:
     else:
         raise TableError(f"Cannot write {path!r}: it must end in .parquet, .csv, .arrow, or be FILE.duckdb::TABLE.")
     return table(address), count
+
+
+def _write_server(source: Table, server: str, name: str) -> tuple[Table, int]:
+    from braidwater.tables.postgres import postgres_table, write_postgres, writing_connection
+
+    if not name.strip():
+        raise TableError("The address names no table to write to; write postgresql://USER@HOST/DATABASE::TABLE.")
+    within = getattr(source, "write_within", None)  # a table that the server itself can compute
+    count = within(server, name) if within is not None else None
+    if count is None:
+        count = write_postgres(source, writing_connection(server), name)
+    return postgres_table(server, name), count
+
+
+def _without_password(place: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1@", place)
 
 
 def _write_duckdb(source: Table, connection: Any, name: str) -> int:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -20,8 +22,20 @@ from braidwater.aggregates.base import Aggregate, Iteration
 from braidwater.blocks.base import Array, Block, BlockColumn, BlockSchema
 from braidwater.blocks.source import BlockSource, CacheChoice
 from braidwater.engines.base import Engine, Member, Task
-from braidwater.errors import UnsupportedError, WorkerError, WorkerLostError
-from braidwater.events import BlockDone, Event, Metric, PassFinished, PassStarted, listen
+from braidwater.engines.phase import enter
+from braidwater.errors import TaskStopped, TaskTimeoutError, UnsupportedError, WorkerError, WorkerLostError
+from braidwater.events import (
+    BlockDone,
+    Event,
+    Metric,
+    PassFinished,
+    PassStarted,
+    TaskEvent,
+    WorkerLost,
+    emit,
+    listen,
+)
+from braidwater.options import current_options, options
 from braidwater.tables import table
 
 Make = Callable[[int], Engine]
@@ -218,6 +232,85 @@ def check_tasks_end_in_outcomes(make: Make) -> None:
     assert isinstance(outcomes["task 3"].error, WorkerLostError)
 
 
+def check_tasks_talk_and_can_be_stopped(make: Make) -> None:
+    """Events arrive with their task's name, nested ones whole; a stop takes effect at the very metric it was decided at."""
+    running = make(2).tasks(
+        [Task("long", _count, (10_000,)), Task("short", _count, (3,)), Task("deaf", _count, (9, True))]
+    )
+    heard: dict[str, list[float]] = {"long": [], "short": [], "deaf": []}
+
+    def follow(event: Event) -> None:
+        if isinstance(event, TaskEvent) and isinstance(event.told, Metric):
+            heard[event.task].append(event.told.value)
+            if event.task != "short" and event.told.value == 4:
+                running.stop(event.task)
+            running.stop("nobody")
+
+    with listen(follow):
+        outcomes = {outcome.task.name: outcome for outcome in running}
+    assert outcomes["short"].value == 3
+    assert heard["short"] == [0, 1, 2]
+    assert heard["long"] == heard["deaf"] == [0, 1, 2, 3, 4]
+    assert isinstance(outcomes["long"].error, TaskStopped)
+    assert outcomes["deaf"].value == "cleaned up after 4"
+
+
+def check_tasks_are_asked_for_late(make: Make) -> None:
+    """A generator of tasks knows every outcome that was taken, may have nothing to do for a while, and goes on until it ends."""
+    taken: list[Any] = []
+
+    def decide() -> Generator[Task | None, None, None]:
+        yield Task("first", _count, (1,))
+        while not taken:
+            yield None
+        for number in range(3):
+            yield Task(f"after {len(taken)}", _count, (number,))
+
+    for outcome in make(2).tasks(decide()):
+        assert outcome.error is None
+        taken.append(outcome.task.name)
+    assert taken[:2] == ["first", "after 1"]
+    assert len(taken) == 4
+    assert list(make(2).tasks(iter([None]))) == []
+
+
+def check_a_task_that_hangs_or_dies_is_begun_anew_or_ended(make: Make) -> None:
+    """Time out: the process is ended, the others and later tasks are none the worse. Death: begun anew as often as allowed."""
+    events: list[Event] = []
+    with tempfile.TemporaryDirectory() as folder, listen(events.append):
+        tasks = [
+            Task("hangs", time.sleep, (600,), timeout=0.5, retries=3),
+            Task("dies once", _die_at_first_call, (f"{folder}/once",), retries=1),
+            Task("dies", _kill_own_process),
+            Task("works", _count, (2,), timeout=60),
+        ]
+        outcomes = {outcome.task.name: outcome for outcome in make(2).tasks(tasks)}
+    assert isinstance(outcomes["hangs"].error, TaskTimeoutError)
+    assert outcomes["hangs"].seconds < 30
+    assert (outcomes["dies once"].value, outcomes["dies once"].attempts) == ("alive", 2)
+    assert isinstance(outcomes["dies"].error, WorkerLostError)
+    assert outcomes["works"].value == 2
+    assert sorted(event.restart for event in events if isinstance(event, WorkerLost)) == [False, True]
+
+
+def check_tasks_share_the_machine_and_leave_nothing_behind(make: Make) -> None:
+    """Each runs with its share of what is in force here; leaving early, by an error or a generator that fails, ends all."""
+    with options(memory="640MB", workers=2):
+        (outcome,) = make(2).tasks([Task("told", _session)])
+    assert outcome.value[0] == 320_000_000
+    running = make(2).tasks([Task("told", _session), Task("hangs", time.sleep, (600,))])
+    process = next(running).value[1]
+    running.close()
+    assert not _alive(process)
+
+    def fails() -> Generator[Task, None, None]:
+        yield Task("told", _session)
+        raise ZeroDivisionError("the generator")
+
+    with pytest.raises(ZeroDivisionError, match="the generator"):
+        list(make(1).tasks(fails()))
+
+
 def check_a_gang_shares_the_blocks_and_talks(make: Make) -> None:
     """Results come in the order of ranks, events arrive where the gang was started, collectives work."""
     engine = make(2)
@@ -246,6 +339,35 @@ def check_a_dead_member_ends_the_gang_and_not_in_a_hang(make: Make) -> None:
         engine.gang(_fail_at_one, 2)
 
 
+def check_a_gang_can_go_on_without_those_that_died(make: Make) -> None:
+    """Then their results are None, unless they may be started again, alone; the others find each other by the store."""
+    engine = make(2)
+    if not engine.capabilities.gang:
+        return
+    events: list[Event] = []
+    with listen(events.append):
+        found = engine.gang(_die_in_turn, 3, max_restarts=1, on_loss="continue")
+    assert found == ["heard 1 after 1", "1 after 1", None]
+    lost = [event for event in events if isinstance(event, WorkerLost)]
+    assert [(event.worker, event.restart) for event in lost] == [(1, True), (2, False)]
+    with pytest.raises(WorkerLostError, match="Worker 0 of 1 died"):
+        engine.gang(_die, 1, on_loss="continue")
+    with pytest.raises(WorkerError, match="the second member"):
+        engine.gang(_fail_in_company, 2, on_loss="continue")
+
+
+def check_a_member_that_does_not_come_is_named(make: Make) -> None:
+    """A wait in a collective ends after `timeout`, in an error that says who was missing and what it was at."""
+    engine = make(2)
+    if not engine.capabilities.gang:
+        return
+    expected = (
+        r"Worker 1 of 2 did not come to step 18 within 2 s: it has been at the rows of step 18.*Worker 0 was there"
+    )
+    with pytest.raises(WorkerLostError, match=expected):
+        engine.gang(_sleep_over_rows, 2, timeout=2.0)
+
+
 def _sum_of_a_share(member: Member) -> tuple[int, float, float]:
     import torch
     import torch.distributed as distributed
@@ -269,12 +391,79 @@ def _die_at_first(member: Member) -> int:
     return member.restarts
 
 
+def _die_in_turn(member: Member) -> str:
+    """Member 1 dies, and its second life leaves a word; member 2 dies when it has heard that."""
+    if member.rank == 1 and member.restarts == 0:
+        _die(member)
+    if member.rank == 1:
+        member.store.set("word", f"{member.rank} after {member.restarts}")
+        return f"{member.rank} after {member.restarts}"
+    word = member.store.get("word").decode()
+    if member.rank == 2:
+        _die(member)
+    return f"heard {word}"
+
+
+def _die(member: Member) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fail_in_company(member: Member) -> None:
+    if member.rank == 1:
+        raise ZeroDivisionError("the second member")
+    member.store.get("a word that nobody says")
+
+
+def _sleep_over_rows(member: Member) -> None:
+    import torch.distributed as distributed
+
+    if member.rank == 1:
+        enter("the rows of step", 18)
+        time.sleep(60)
+    enter("step", 18)
+    distributed.barrier()
+
+
 def _fail_at_one(member: Member) -> None:
     import torch.distributed as distributed
 
     if member.rank == 1:
         raise ZeroDivisionError("the second member")
     distributed.barrier()
+
+
+def _count(until: int, catch: bool = False) -> int | str:
+    for number in range(until):
+        try:
+            emit(Metric(name="number", value=float(number), step=number))
+        except TaskStopped:
+            if not catch:
+                raise
+            return f"cleaned up after {number}"
+    return until
+
+
+def _die_at_first_call(path: str) -> str:
+    if not os.path.exists(path):
+        with open(path, "w"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+def _kill_own_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _session() -> tuple[int, int]:
+    return current_options().memory, os.getpid()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _work(number: int) -> int:
@@ -296,6 +485,12 @@ ENGINE_CHECKS = (
     check_passes_and_blocks_are_announced,
     check_mapped_rows_keep_their_order,
     check_tasks_end_in_outcomes,
+    check_tasks_talk_and_can_be_stopped,
+    check_tasks_are_asked_for_late,
+    check_a_task_that_hangs_or_dies_is_begun_anew_or_ended,
+    check_tasks_share_the_machine_and_leave_nothing_behind,
     check_a_gang_shares_the_blocks_and_talks,
     check_a_dead_member_ends_the_gang_and_not_in_a_hang,
+    check_a_gang_can_go_on_without_those_that_died,
+    check_a_member_that_does_not_come_is_named,
 )

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from importlib import import_module
 from inspect import isabstract
+from typing import Any
 
 from braidwater.encoding import ColumnEncoder
 from braidwater.engines import Engine
-from braidwater.parallel import STRATEGIES, strategy_class
+from braidwater.parallel import STRATEGIES, Strategy, strategy_class
+from braidwater.planner.strategies import cost_of
 from braidwater.tables import Table
 
+_STRATEGY_HEAD = [
+    "strategy",
+    "equals one process",
+    "repeatable bit for bit",
+    "a worker dies",
+    "resumes on other numbers of workers",
+    "engines",
+    "bytes a worker sends in a step",
+    "what it does",
+]
+_LETTERS = "P: bytes of the weights; n: workers; B: rows of a step."
 _SHAPES = ("aggregate", "iterate", "map_blocks", "gang", "tasks")
 
 
@@ -19,7 +32,7 @@ def support_table() -> str:
         "# Who can do what",
         "Computed from the declarations of the implementations: `python -m braidwater.testing.support > docs/support.md`.",
         "## Engines\n" + _rows([["engine", *_SHAPES], *map(_engine, _leaves(Engine))]),
-        "## Strategies\n" + _rows([["strategy", "equals one process", "what it does"], *map(_strategy, STRATEGIES)]),
+        "## Strategies\n" + _rows([_STRATEGY_HEAD, *map(_strategy, STRATEGIES)]) + "\n\n" + _LETTERS,
         "## Tables\n" + _rows([["kind", "what it is"], *map(_described, _leaves(Table))]),
         "## Encoders\n" + _rows([["encoder", "what it is"], *map(_described, _leaves(ColumnEncoder))]),
     ]
@@ -33,7 +46,25 @@ def _engine(kind: type[Engine]) -> list[str]:
 
 def _strategy(name: str) -> list[str]:
     kind = strategy_class(name)
-    return [f"`{name}`", "yes" if kind.exact else "no", _first_line(kind)]
+    yes = {True: "yes", False: "no"}
+    lost = {"restart": "starts again from a checkpoint", "continue": "the others go on"}
+    return [
+        f"`{name}`",
+        yes[kind.exact],
+        yes[kind().reproducible],
+        "–" if not kind.shapes else lost[kind.on_loss],
+        yes[kind.resizable],
+        "any" if not kind.shapes else ", ".join(_engines_for(kind)),
+        cost_of(name).formula,
+        _first_line(kind),
+    ]
+
+
+def _engines_for(kind: type[Strategy]) -> list[str]:
+    """The engines that can do one of the shapes that a strategy runs as."""
+    return [
+        engine.name for engine in _leaves(Engine) if any(getattr(engine.capabilities, shape) for shape in kind.shapes)
+    ]
 
 
 def _described(kind: type) -> list[str]:
@@ -44,10 +75,11 @@ def _first_line(kind: type) -> str:
     return (kind.__doc__ or "").strip().splitlines()[0]
 
 
-def _leaves(kind: type) -> list[type]:
+def _leaves(kind: type) -> list[Any]:
     """The implementations of a contract that come with braidwater, by name."""
-    import_module("braidwater.engines")
-    below: list[type] = kind.__subclasses__()
+    for module in ("engines", "engines.postgres.engine", "tables.postgres"):
+        import_module(f"braidwater.{module}")
+    below: list[Any] = kind.__subclasses__()
     ours = [c for c in below if c.__module__.startswith("braidwater.") and not isabstract(c)]
     return sorted(ours, key=lambda c: c.__name__)
 

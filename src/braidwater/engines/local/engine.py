@@ -11,11 +11,11 @@ import pyarrow as pa
 from braidwater.aggregates.base import Aggregate
 from braidwater.blocks.source import BlockSource
 from braidwater.blocks.store import BlockStore
-from braidwater.engines.base import Capabilities, Engine, Member, Outcome, Task
+from braidwater.engines.base import TIMEOUT, Capabilities, Engine, Member, OnLoss, RunningTasks, Task
 from braidwater.engines.local.feed import Piece, StoreFeed, TableFeed, blamed
 from braidwater.engines.local.fold import OrderedFold
 from braidwater.engines.local.memory import memory_used
-from braidwater.engines.local.processes import run_tasks
+from braidwater.engines.local.processes import LocalTasks
 from braidwater.engines.local.threads import map_in_order, run_threads
 from braidwater.errors import OptionError
 from braidwater.events import BlockDone, PassFinished, PassStarted, RowsDropped, emit
@@ -91,17 +91,18 @@ class LocalEngine(Engine):
         *,
         source: BlockSource | None = None,
         max_restarts: int = 0,
+        on_loss: OnLoss = "restart",
+        timeout: float = TIMEOUT,
     ) -> list[Result]:
         from braidwater.engines.local.gang import run_gang  # needs torch
 
         if source is not None and source.store is None:
             source.keep("disk")  # the members are processes of their own
             self.materialise(source)
-        results: list[Result] = run_gang(member, workers, source=source, max_restarts=max_restarts)
-        return results
+        return run_gang(member, workers, source=source, max_restarts=max_restarts, on_loss=on_loss, timeout=timeout)
 
-    def tasks(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        return run_tasks(tasks, self.workers)
+    def tasks(self, tasks: Iterable[Task | None]) -> RunningTasks:
+        return LocalTasks(tasks, self.workers)
 
     def _origin(self, source: BlockSource) -> str:
         if source.store is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
@@ -12,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from braidwater.blocks.base import Array, Block, RawBlock, allocate
+from braidwater.blocks.base import Block, RawBlock, allocate
 from braidwater.blocks.disk import DiskWriter
 from braidwater.blocks.source import BlockSource
 from braidwater.blocks.store import BlockStore, Key
@@ -56,16 +57,35 @@ class StoreFeed:
         self._lock = Lock()
 
     def pieces(self, worker: int) -> Iterator[Piece]:
-        buffer: Array | None = allocate(self._store.buffer_bytes) if self._store.buffer_bytes else None
+        begun = time.time()
+        for block in self._blocks():
+            yield Piece((0, block.number), worker, block, start=begun)
+            begun = time.time()
+
+    def _blocks(self) -> Iterator[Block]:
+        """The blocks of one worker. What has to be fetched is fetched a block ahead by a thread, or the disk would wait."""
+        size = self._store.buffer_bytes
+        if not size:
+            yield from map(self._store.read, self._numbers())
+            return
+        buffers = allocate(size), allocate(size)
+        with ThreadPoolExecutor(1, "braidwater-read") as reader:
+            ahead: Future[Block] | None = None
+            for count, number in enumerate(self._numbers()):
+                last, ahead = ahead, reader.submit(self._store.read, number, buffers[count % 2])
+                if last is not None:
+                    yield last.result()
+            if ahead is not None:
+                yield ahead.result()
+
+    def _numbers(self) -> Iterator[int]:
         while True:
             with self._lock:
                 number = self._next
                 self._next += 1
             if number >= self._end:
                 return
-            begun = time.time()
-            block = self._store.read(number, buffer)
-            yield Piece((0, number), worker, block, start=begun)
+            yield number
 
 
 class TableFeed:

@@ -1,52 +1,36 @@
 """A gang: processes that live at the same time, each with its share, and talk to each other inside the pass.
 
-torch's elastic launcher starts and watches the processes. Each of them reports over a socket that only this user can open,
-is told what to run, and sends back its events, its result or its error. The thread that called `run_gang` pumps these
-messages, so listeners hear events where the work was started, and Ctrl-C arrives where it should.
+Each process is told what to run over a connection of its own, and sends back what it is at, its events, its result or its
+error. The thread that called `run_gang` pumps these messages, so listeners hear events where the work was started, and Ctrl-C
+arrives where it should.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
 import os
 import queue
-import secrets
-import shutil
-import signal
-import socket
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing import AuthenticationError
-from multiprocessing.connection import Connection, Listener
-from pathlib import Path
-from threading import Thread
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import cloudpickle
 
 from braidwater.blocks.source import BlockSource
-from braidwater.engines.base import Member
-from braidwater.engines.local.gang_member import FOLDER_PREFIX, Assignment
+from braidwater.engines.base import TIMEOUT, Member, OnLoss
+from braidwater.engines.local.gang_member import START_SECONDS, Assignment
+from braidwater.engines.local.gang_process import GangProcess, Message
 from braidwater.errors import OptionError, WorkerError, WorkerLostError
 from braidwater.events import WorkerLost, emit, from_record
 from braidwater.options import current_options
 
 Result = TypeVar("Result")
 
-TIMEOUT = 600.0  # seconds that a collective waits for the others
-_BLAME_SECONDS = 5.0  # a death this long after an error of another member is its cause, or happened with it
-
-_BOOT = """\
-import sys
-sys.path[:] = {path!r}
-from braidwater.engines.local.gang_member import main
-main({address!r}, {key!r})
-"""
+_LOOK_SECONDS = 0.5  # between two looks for processes that say nothing
+_BLAME_SECONDS = 1.0  # a death this long after an error of another member is its cause: a lost peer is an error too
+_LEAST_SILENCE = 10.0  # seconds: a process that is only slow to start, or short of processor time, is not given up
 
 
 def run_gang(
@@ -55,33 +39,53 @@ def run_gang(
     *,
     source: BlockSource | None = None,
     max_restarts: int = 0,
+    on_loss: OnLoss = "restart",
     timeout: float = TIMEOUT,
 ) -> list[Result]:
-    """Run `member` on `workers` processes that form a torch.distributed process group (gloo); results in order of rank.
+    """Run `member` on `workers` processes (see `Engine.gang`); results in order of rank.
 
     `member` may be any function, a local one or a lambda too: it is handed over by value where it cannot be imported. Each
     process computes on its share of the cores. `source.store` can be read in every member; its table stays here.
-    `timeout` (seconds) bounds the wait of every collective.
 
     An error of a member ends the others and arrives as `WorkerError` with the member's rank, its traceback, and the error
     itself as ``__cause__``. When a process dies, all are started again while `max_restarts` lasts (the member finds its own
-    last checkpoint), else `WorkerLostError` is raised. Leaving by any error, Ctrl-C included, leaves no process behind;
-    processes also leave by themselves when this one is gone. Starting costs 2-3 s of CPU a process: importing torch.
+    last checkpoint), else `WorkerLostError` is raised; with ``on_loss="continue"`` only the dead one is started again, and the
+    others go on. Leaving by any error, Ctrl-C included, leaves no process behind; processes also leave by themselves when
+    this one is gone. Starting costs 2-3 s of CPU a process: importing torch.
     """
     if workers < 1:
         raise OptionError("workers", workers, "at least 1")
     if max_restarts < 0:
         raise OptionError("max_restarts", max_restarts, "0 or more")
+    if on_loss not in ("restart", "continue"):
+        raise OptionError("on_loss", on_loss, "restart or continue")
+    if not timeout > 0:
+        raise OptionError("timeout", timeout, "a number of seconds above 0")
     for restarts in range(max_restarts + 1):
-        assignment = Assignment(member, _without_table(source), current_options(), restarts, _threads(workers), timeout)
-        with _Gang(workers, cloudpickle.dumps(assignment)) as gang:
-            lost = gang.wait()
-        if lost is None:
+        store = _meeting_place(timeout)
+        assignment = Assignment(
+            member, workers, _without_table(source), current_options(), _threads(workers), timeout, on_loss, store.port
+        )
+        again = max_restarts if on_loss == "continue" else 0
+        with _Gang(workers, cloudpickle.dumps(assignment), restarts, again, on_loss, timeout) as gang:
+            loss = gang.run()
+        if loss is None:
             return gang.ordered_results()
-        rank, reason = lost
-        emit(WorkerLost(worker=rank, reason=reason, restart=restarts < max_restarts))
+        if on_loss == "continue":
+            break
+        emit(WorkerLost(worker=loss.rank, reason=loss.reason, restart=restarts < max_restarts))
+    assert loss is not None
     tried = f" It was started anew {max_restarts} times." if max_restarts else ""
-    raise WorkerLostError(f"Worker {rank} of {workers} died: {reason}.{tried}")
+    raise WorkerLostError(loss.text(workers) + tried) from loss.error
+
+
+def _meeting_place(timeout: float) -> Any:
+    """The store by which members find each other. It lies here, so that no member's death takes it away."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    # port 0: it takes a free one, and no two gangs race for it
+    patience = timedelta(seconds=max(timeout, START_SECONDS))
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=patience)
 
 
 def _without_table(source: BlockSource | None) -> BlockSource | None:
@@ -98,175 +102,136 @@ def _threads(workers: int) -> int:
     return max(cores // workers, 1)
 
 
-class _Gang:
-    """One start of a gang: the launcher's thread, and the messages of the members."""
+@dataclass(frozen=True)
+class _Loss:
+    """A member that died or did not come, and the error of another one that told of it."""
 
-    def __init__(self, workers: int, packed: bytes) -> None:
+    rank: int
+    reason: str
+    error: BaseException | None = None
+    missing: str = ""
+
+    def text(self, workers: int) -> str:
+        return self.missing or f"Worker {self.rank} of {workers} died: {self.reason}."
+
+
+class _Gang:
+    """One start of a gang, and the messages of its members."""
+
+    def __init__(self, workers: int, packed: bytes, restarts: int, again: int, on_loss: OnLoss, timeout: float) -> None:
         self.workers = workers
         self._packed = packed
-        self._messages: queue.Queue[tuple[Any, ...]] = queue.Queue()
-        self._connections: list[Connection] = []
-        self._readers: list[Thread] = []
-        self._processes: dict[int, int] = {}  # rank: process id
-        self._results: dict[int, bytes] = {}
-        self._errors: dict[int, tuple[float, bytes | None, str]] = {}
-        self._gone: dict[int, float] = {}
-        self._exit_codes: dict[int, int] = {}
-        self._closing = False
+        self._restarts = restarts
+        self._again = again  # how many that died may be started again, alone
+        self._on_loss = on_loss
+        self._timeout = timeout
+        self._messages: queue.Queue[Message] = queue.Queue()
+        self._members: dict[int, GangProcess] = {}
 
     def __enter__(self) -> _Gang:
-        self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))  # 0700: nobody else reads the key
-        key = secrets.token_bytes(32)
-        self._listener = Listener(str(self._folder / "line") if hasattr(socket, "AF_UNIX") else None, authkey=key)
-        boot = self._folder / "boot.py"
-        path = [os.path.abspath(entry) for entry in sys.path]
-        boot.write_text(_BOOT.format(path=path, address=self._listener.address, key=key), encoding="utf-8")
-        self._accepting = Thread(target=self._accept, daemon=True, name="braidwater-gang-accept")
-        self._launching = Thread(target=self._launch, args=(boot,), daemon=True, name="braidwater-gang-launch")
-        self._accepting.start()
-        self._launching.start()
+        for rank in range(self.workers):
+            self._start(rank, self._restarts)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop what still runs: processes see their line close; those that do not look are killed."""
-        self._closing = True
-        with suppress(OSError), socket.socket(socket.AF_UNIX) as knock:
-            knock.connect(self._listener.address)  # wakes `accept`
-        self._listener.close()
-        for connection in self._connections:
-            connection.close()
-        for rank, process in self._processes.items():
-            if rank not in self._gone:
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
-        self._launching.join()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Stop what still runs."""
+        for process in self._members.values():
+            process.kill()
+        for process in self._members.values():
+            process.close()
 
-    def wait(self) -> tuple[int, str] | None:
-        """Pump messages until all have ended. The rank and end of a member that died; errors of members are raised."""
-        while (message := self._messages.get())[0] != "ended":
-            self._take(*message)
-        for reader in self._readers:
-            reader.join()  # every process has ended, so every line ends
-        while not self._messages.empty():
-            self._take(*self._messages.get())
-        return self._verdict(message[1])
+    def _start(self, rank: int, restarts: int) -> None:
+        self._members[rank] = GangProcess(rank, restarts, self._packed, self._messages)
 
     def ordered_results(self) -> list[Any]:
-        return [cloudpickle.loads(self._results[rank]) for rank in range(self.workers)]
+        found = [self._members[rank].result for rank in range(self.workers)]
+        return [None if result is None else cloudpickle.loads(result) for result in found]
 
-    def _take(self, kind: str, rank: int, *content: Any) -> None:
-        if kind == "event":
-            emit(from_record(content[0]))
-        elif kind == "result":
-            self._results[rank] = content[0]
-        elif kind == "error":
-            self._errors[rank] = (time.monotonic(), *content)
-        elif kind == "gone":
-            self._gone[rank] = time.monotonic()
-
-    def _verdict(self, launcher_error: BaseException | None) -> tuple[int, str] | None:
-        if len(self._results) == self.workers:
+    def run(self) -> _Loss | None:
+        """Pump messages until all have ended, or one that the others cannot do without. Errors of members are raised."""
+        while any(process.running for process in self._members.values()):
+            failed = self._next()
+            if failed is None:
+                continue
+            if self._on_loss == "restart":
+                return self._verdict(failed)
+            self._go_on_without(failed)
+        results = [process for process in self._members.values() if process.result is not None]
+        if results:
             return None
-        lost = self._first_death()
-        if lost is not None:
-            return lost
-        if self._errors:
-            rank, (_, packed, text) = min(self._errors.items(), key=lambda item: item[1][0])
-            cause = None if packed is None else cloudpickle.loads(packed)
-            raise WorkerError(f"Worker {rank} of {self.workers} failed.\n{text}") from cause
-        if not self._exit_codes:
-            raise WorkerError(f"The gang could not be started: {launcher_error}") from launcher_error
-        rank, code = min(self._exit_codes.items())
-        return rank, f"{_how(code)} before it could report; its own words are on stderr"
+        return _Loss(0, self._members[0].end)
 
-    def _first_death(self) -> tuple[int, str] | None:
-        """The member whose death ended the gang, unless an error of another one did."""
-        silent = set(self._gone) - set(self._errors) - set(self._results)
-        first_error = min((error[0] for error in self._errors.values()), default=float("inf"))
-        for rank in sorted(silent, key=self._gone.__getitem__):
-            code = self._exit_codes.get(rank, 0)
-            # SIGTERM is also how the launcher ends the others once one has failed
-            first = not self._errors and self._gone[rank] == min(self._gone.values())
-            if first or (code not in (0, -signal.SIGTERM) and self._gone[rank] < first_error + _BLAME_SECONDS):
-                return rank, _how(code)
+    def _next(self) -> GangProcess | None:
+        """Take the next message, or look for silence. The process that failed by it."""
+        try:
+            process, message = self._messages.get(timeout=_LOOK_SECONDS)
+        except queue.Empty:
+            return self._silent()
+        if message[0] == "event":
+            emit(from_record(message[1]))
+        elif process.take(message):
+            return process
         return None
 
-    def _accept(self) -> None:
-        """Let processes report until the gang is closed."""
-        while True:
-            try:
-                connection = self._listener.accept()
-            except (OSError, EOFError, AuthenticationError):
-                if self._closing:
-                    return
-                continue
-            self._connections.append(connection)
-            reader = Thread(target=self._read, args=(connection,), daemon=True, name="braidwater-gang-read")
-            self._readers.append(reader)
-            reader.start()
+    def _silent(self) -> GangProcess | None:
+        """One that lives and says nothing is as good as dead, and nobody else will notice."""
+        bound = max(self._timeout, _LEAST_SILENCE)
+        for process in self._members.values():
+            if process.running and process.silence > bound:
+                process.end = f"it has said nothing for {process.silence:.0f} s, since it was at {process.phase}"
+                process.kill()
+                process.running = False
+                return process
+        return None
 
-    def _read(self, connection: Connection) -> None:
-        """Queue what one process says, to its end."""
-        rank = -1
-        try:
-            _, rank, process = connection.recv()
-            self._processes[rank] = process
-            connection.send_bytes(self._packed)
-            while True:
-                self._messages.put(connection.recv())
-        except (EOFError, OSError):
-            if rank >= 0:
-                self._messages.put(("gone", rank))
+    def _go_on_without(self, lost: GangProcess) -> None:
+        if lost.error is not None:
+            raise self._failure(lost)
+        again = self._again > 0
+        self._again -= again
+        emit(WorkerLost(worker=lost.rank, reason=lost.end, restart=again))
+        lost.kill()
+        if again:
+            lost.close()
+            self._start(lost.rank, lost.restarts + 1)
 
-    def _launch(self, boot: Path) -> None:
-        """Run torch's elastic launcher to its end. It restarts nothing: who died, and what to do, is decided here."""
-        error: BaseException | None = None
-        try:
-            from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-            from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-            from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    def _verdict(self, first: GangProcess) -> _Loss:
+        """Whose fault it is that the gang ended. A death counts more than the errors of those who lost their peer by it."""
+        deadline = time.monotonic() + _BLAME_SECONDS
+        failed = [first]
+        while all(process.error is not None for process in failed) and time.monotonic() < deadline:
+            if not any(process.running for process in self._members.values()):
+                break
+            found = self._next()
+            failed += [] if found is None else [found]
+        for process in failed:
+            if process.error is None:
+                return _Loss(process.rank, process.end)
+        if first.timed_out:
+            return self._missing(first)
+        raise self._failure(first)
 
-            config = LaunchConfig(
-                min_nodes=1,
-                max_nodes=1,
-                nproc_per_node=self.workers,
-                run_id=f"braidwater-{uuid4().hex}",
-                rdzv_backend="c10d",
-                rdzv_endpoint="127.0.0.1:0",  # port 0: the store takes a free one, and no two gangs race for it
-                rdzv_configs={"is_host": True},
-                local_addr="127.0.0.1",
-                max_restarts=0,
-                monitor_interval=0.05,
-                logs_specs=DefaultLogsSpecs(log_dir=str(self._folder)),
-            )
-            try:
-                with _quiet_launcher():
-                    elastic_launch(config, sys.executable)(str(boot))
-            except ChildFailedError as failed:
-                error = failed
-                self._exit_codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
-        except BaseException as other:
-            error = other
-        self._messages.put(("ended", error))
+    def _failure(self, failed: GangProcess) -> WorkerError:
+        """The error of a member, as it arrives where the gang was started."""
+        assert failed.error is not None
+        how = "ran out of memory" if failed.out_of_memory else "failed"
+        error = WorkerError(f"Worker {failed.rank} of {self.workers} {how}.\n{failed.error.text}")
+        error.__cause__ = failed.error.cause
+        return error
 
-
-def _how(code: int) -> str:
-    if code < 0:
-        name = signal.Signals(-code).name
-        return f"killed by {name}" + (" (out of memory, or killed by hand)" if code == -signal.SIGKILL else "")
-    return f"it left with exit code {code}"
-
-
-@contextmanager
-def _quiet_launcher() -> Iterator[None]:
-    """The launcher logs what is reported here as errors and events, at length and on stderr."""
-    names = [name for name in logging.root.manager.loggerDict if name.startswith(("torch.distributed", "torchelastic"))]
-    before = [(logger, logger.level) for logger in map(logging.getLogger, names)]
-    for logger, _ in before:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in before:
-            logger.setLevel(level)
+    def _missing(self, waited: GangProcess) -> _Loss:
+        """Who did not come to where another waited until its time was over."""
+        others = [process for process in self._members.values() if process is not waited and process.error is None]
+        absent = [
+            process for process in others if process.phase != waited.phase or process.silence > _LEAST_SILENCE / 4
+        ]
+        found = (absent or others or [waited])[0]
+        word = f"; it has said nothing for {found.silence:.0f} s" if found.silence > _LEAST_SILENCE / 4 else ""
+        same = f"the exchange that worker {waited.rank} waited in"
+        text = (
+            f"Worker {found.rank} of {self.workers} did not come to {waited.phase if found.phase != waited.phase else same} "
+            f"within {self._timeout:g} s: it has been at {found.phase} for {found.seconds:.0f} s{word}. Worker {waited.rank} "
+            f"was there for {waited.seconds:.0f} s. Look at what holds it up, or give it more time (timeout=<seconds>)."
+        )
+        assert waited.error is not None
+        return _Loss(found.rank, f"it did not come to {waited.phase} in time", waited.error.cause, text)

@@ -6,60 +6,60 @@ The process is a program of its own (see `gang`), so the script that started the
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from multiprocessing.connection import Client, Connection
-from pathlib import Path
+from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle
 
 from braidwater.blocks.source import BlockSource
-from braidwater.engines.base import Member
+from braidwater.engines.base import Member, OnLoss
+from braidwater.engines.phase import enter, phase
 from braidwater.events import Event, as_record, listen
 from braidwater.options import Options, options
 
-FOLDER_PREFIX = "braidwater-gang-"
+BEAT_SECONDS = 0.5  # between two words of a process on what it is at
+START_SECONDS = 120.0  # at least so long the first process waits for the last one to start
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a process is told when it reports: all that `Member` holds, and how to join the others."""
+    """What a process is told when it starts: all that `Member` holds, and where the others meet."""
 
     member: Any
+    size: int
     source: BlockSource | None
     options: Options
-    restarts: int
     threads: int
     timeout: float
+    on_loss: OnLoss
+    port: int
 
 
-def main(address: str, key: bytes) -> None:
-    """Run one member and leave the process."""
+def main(line: int) -> None:
+    """Run one member and leave the process. `line` is the file descriptor of the connection to who started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is decided on by the one who started the gang
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    connection = Connection(line)
+    talk = _Line(connection)
+    threading.Thread(target=_beat, args=(talk,), daemon=True).start()
     try:
-        connection = Client(address, authkey=key)
-    except (OSError, EOFError):
-        os._exit(1)  # nobody waits for this process any more
-    line = _Line(connection)
-    line.send("hello", rank, os.getpid())
-    try:
+        rank, restarts = connection.recv()
         packed = connection.recv_bytes()
     except (OSError, EOFError):
-        os._exit(1)
-    threading.Thread(target=_leave_with_parent, args=(connection, Path(address).parent), daemon=True).start()
+        os._exit(1)  # nobody waits for this process any more
+    threading.Thread(target=_leave_with_parent, args=(connection,), daemon=True).start()
     try:
-        value = _run(cloudpickle.loads(packed), rank, size, line)
-        line.send("result", rank, cloudpickle.dumps(value))
+        talk.send("result", cloudpickle.dumps(_run(cloudpickle.loads(packed), rank, restarts, talk)))
     except BaseException as error:
-        line.send("error", rank, _packed(error), "".join(traceback.format_exception(error)))
+        words = f"{type(error).__name__}: {error}"
+        talk.send("error", _packed(error), "".join(traceback.format_exception(error)), words, phase())
         code = 1
     else:
         code = 0
@@ -81,34 +81,56 @@ class _Line:
             self._connection.send(message)
 
 
-def _leave_with_parent(connection: Connection, folder: Path) -> None:
+def _beat(line: _Line) -> None:
+    """Say what this process is at, again and again."""
+    while True:
+        line.send("at", phase())
+        time.sleep(BEAT_SECONDS)
+
+
+def _leave_with_parent(connection: Connection) -> None:
     """Wait for the other end to close, and leave: no process outlives the one who started it."""
-    try:
+    with suppress(OSError, EOFError):
         connection.recv_bytes()
-    except (OSError, EOFError):
-        if folder.name.startswith(FOLDER_PREFIX):  # one that was killed could not clean up
-            shutil.rmtree(folder, ignore_errors=True)
-        os._exit(1)
+    os._exit(1)
 
 
-def _run(assignment: Assignment, rank: int, size: int, line: _Line) -> Any:
+def _run(assignment: Assignment, rank: int, restarts: int, line: _Line) -> Any:
     # read by gloo and OpenMP when they are loaded, so before torch is
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("OMP_NUM_THREADS", str(assignment.threads))
     import torch
     import torch.distributed as dist
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     torch.set_num_threads(assignment.threads)
 
     def emit(event: Event) -> None:
-        line.send("event", rank, as_record(event))
+        line.send("event", as_record(event))
 
-    dist.init_process_group("gloo", timeout=timedelta(seconds=assignment.timeout))
-    member = Member(rank, size, emit, assignment.restarts, assignment.source)
+    enter("the meeting of all workers")
+    patience = timedelta(seconds=max(assignment.timeout, START_SECONDS))
+    store = TCPStore("127.0.0.1", assignment.port, timeout=patience)
+    together = assignment.on_loss == "restart"
+    if together:
+        # start-up takes what it takes; `timeout` is for those who are there
+        store.set(f"here/{rank}", "")
+        store.wait([f"here/{other}" for other in range(assignment.size)])
+        dist.init_process_group(
+            "gloo",
+            store=PrefixStore("gang", store),
+            rank=rank,
+            world_size=assignment.size,
+            timeout=timedelta(seconds=assignment.timeout),
+        )
+    enter("the beginning of its work")
+    member = Member(rank, assignment.size, emit, restarts, assignment.source, PrefixStore("member", store))
     with options(**asdict(assignment.options)), listen(emit):
         value = assignment.member(member)
-    dist.destroy_process_group()
+    enter("the end of its work")
+    if together:
+        dist.destroy_process_group()
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -20,20 +20,23 @@ Other = TypeVar("Other")
 
 
 def run_threads(work: Callable[[int], Iterator[Item]], workers: int) -> Iterator[Item]:
-    """What ``work(0)`` to ``work(workers - 1)`` yield, each on a thread of its own, as it comes.
+    """What ``work(0)`` to ``work(workers - 1)`` yield, as it comes; worker 0 is the caller's own thread.
 
     The first error of a worker is raised here once the others have stopped. Leaving the iterator early (an error of the
     caller, Ctrl-C) stops all of them. BLAS is held to one thread meanwhile: the blocks are what is parallel.
     """
     with one_blas_thread():
-        if workers == 1:
-            yield from work(0)
-            return
-        results: queue.Queue[Any] = queue.Queue(maxsize=4 * workers)
+        results: queue.Queue[Any] = queue.Queue(maxsize=8 * workers)
         stop = Event()
-        threads = [_start(work, worker, results, stop) for worker in range(workers)]
+        threads = [_start(work, worker, results, stop) for worker in range(1, workers)]
+        running = len(threads)
         try:
-            yield from _collect(results, workers)
+            for item in work(0):
+                yield item
+                while running and not results.empty():
+                    running -= yield from _take(results)
+            while running:
+                running -= yield from _take(results)
         finally:
             stop.set()
             for thread in threads:
@@ -75,16 +78,15 @@ def _put(results: queue.Queue[Any], item: object, stop: Event) -> bool:
     return False
 
 
-def _collect(results: queue.Queue[Any], workers: int) -> Iterator[Any]:
-    running = workers
-    while running:
-        item = results.get()
-        if item is _DONE:
-            running -= 1
-        elif isinstance(item, _Failure):
-            raise item.error
-        else:
-            yield item
+def _take(results: queue.Queue[Any]) -> Generator[Any, None, int]:
+    """Yield the next result there is, or wait for it. Returns how many workers have ended by it."""
+    item = results.get()
+    if item is _DONE:
+        return 1
+    if isinstance(item, _Failure):
+        raise item.error
+    yield item
+    return 0
 
 
 def map_in_order(items: Iterator[Item], function: Callable[[Item], Other], workers: int) -> Iterator[Other]:

@@ -2,12 +2,91 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import signal
 import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict
 from multiprocessing.connection import Connection
+from typing import Any
 
-from braidwater.engines.local.processes import serve
+import cloudpickle
+
+from braidwater.errors import TaskStopped, WorkerError
+from braidwater.events import Event, Metric, as_record, listen
+from braidwater.options import options
+
+
+def serve(connection: Connection) -> None:
+    """Run the tasks that come, answer with (value, error), until the other end closes."""
+    in_force = connection.recv()
+    line = _Line(connection)
+    with options(**asdict(in_force)), listen(line.tell):
+        for packed in line.tasks():
+            line.send("outcome", _run(packed, line))
+
+
+class _Line:
+    """The connection to the one who started this process. A thread reads it, and leaves the process when it closes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                kind, content = self._connection.recv()
+            except (EOFError, OSError):
+                os._exit(1)  # in the middle of a task too: nobody waits for it any more
+            if kind == "task":
+                self._tasks.put(content)
+            else:
+                self._answers.put(kind)
+
+    def tasks(self) -> Iterator[bytes]:
+        while True:
+            yield self._tasks.get()
+
+    def send(self, kind: str, content: object) -> None:
+        try:
+            self._connection.send((kind, content))
+        except OSError:
+            os._exit(1)
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on; a metric is discussed there, and its task may end here."""
+        with self._lock:
+            self.send("event", as_record(event))
+            if isinstance(event, Metric) and self._answers.get() == "stop":
+                raise TaskStopped(f"Stopped at {event.name} = {event.value:.6g} of step {event.step}.")
+
+
+def _run(packed: bytes, line: _Line) -> bytes:
+    answer: tuple[Any, BaseException | None]
+    try:
+        function, arguments = cloudpickle.loads(packed)  # imports what the task needs
+        line.send("begun", None)
+        answer = (function(*arguments), None)
+    except TaskStopped as error:
+        answer = (None, error)
+    except Exception as error:
+        failure = WorkerError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+        answer = (None, failure)
+    try:
+        found: bytes = cloudpickle.dumps(answer)
+    except Exception as error:
+        found = cloudpickle.dumps((None, WorkerError(f"The result cannot be handed over: {error}")))
+    return found
+
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back by the parent until now
     serve(Connection(int(sys.argv[1])))

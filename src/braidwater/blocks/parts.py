@@ -1,0 +1,60 @@
+"""Some rows of a block as a block of their own."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from braidwater.blocks.base import Array, Block, BlockSchema, allocate
+
+
+def part_of(block: Block, rows: slice | Array, *, start: int | None = None) -> Block:
+    """The rows of a slice, or those of an array of row numbers in its order, in memory of their own.
+
+    Nothing is copied where the slice is all of the block. `start` is the number of the first row, by default as it was in the
+    block. Cost: a copy, column by column where rows are picked (about 2 ns a number).
+    """
+    if isinstance(rows, slice):
+        begin, end, _ = rows.indices(block.rows)
+        count, number = end - begin, block.start + begin
+        if count == block.rows:
+            return Block(
+                block.schema, block.buffer, count, start=number if start is None else start, number=block.number
+            )
+    else:
+        count, number = len(rows), block.start
+    found = Block(block.schema, allocate(block.schema.bytes(count)), count, number=block.number)
+    found.start = number if start is None else start
+    for names in _neighbours(block.schema):
+        if len(names) > 1 or not block.schema._places[names[0]][1].shape:
+            take(block.matrix(names), rows, found.matrix(names))
+        else:
+            found[names[0]][...] = block[names[0]][rows]
+    return found
+
+
+def take(matrix: Array, rows: slice | Array, out: Array) -> None:
+    """``out = matrix[:, rows]``."""
+    if isinstance(rows, slice):
+        out[...] = matrix[:, rows]
+    else:
+        for column, target in zip(
+            matrix, out, strict=True
+        ):  # a gather along the last axis of a matrix takes twice as long
+            np.take(column, rows, out=target, mode="clip")
+
+
+@lru_cache(maxsize=64)
+def _neighbours(schema: BlockSchema) -> tuple[tuple[str, ...], ...]:
+    """Runs of columns that form a matrix; columns of several numbers a row stand alone."""
+    runs: list[list[str]] = []
+    last: tuple[str, bool] | None = None
+    for column in schema.columns:
+        kind = (column.dtype, bool(column.shape))
+        if runs and kind == last and not column.shape:
+            runs[-1].append(column.name)
+        else:
+            runs.append([column.name])
+        last = kind
+    return tuple(tuple(run) for run in runs)

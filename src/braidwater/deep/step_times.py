@@ -1,0 +1,98 @@
+"""Timing a few training steps on made-up rows: what a step costs on this machine, for the planner."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+
+from braidwater.blocks.base import Array
+from braidwater.blocks.mini_batches import MiniBatch
+from braidwater.deep.inputs import InputForm
+from braidwater.deep.layers import find_layers
+from braidwater.options import current_options
+from braidwater.parallel import Training
+from braidwater.parallel.base import Replica
+from braidwater.parallel.learner import Learner
+from braidwater.parallel.loop import own_random_numbers
+from braidwater.planner.base import Layer, StepTimes
+
+MOST_SECONDS = 3.0  # for all measurements, unless a single step takes longer than a fraction of that
+_ONE = MOST_SECONDS / 5  # for one of them
+_REPEATS = 3
+
+
+def measure_steps(
+    training: Training, form: InputForm, workers: int | None = None
+) -> tuple[StepTimes, tuple[Layer, ...]]:
+    """`time_steps` on rows of the type and shape of `form`: numbers from 0 to 1, bytes from 0 to 255, tokens 0."""
+    dtype = np.dtype(form.rows.dtype if form.whole is None else form.whole.stored[0].dtype)
+    most = 1 if form.tokens else 256
+    numbers = np.random.default_rng(0).random((training.batch_size, *form.shape))
+    return time_steps(training, (numbers * most if dtype.kind in "iu" else numbers).astype(dtype), workers)
+
+
+def time_steps(training: Training, features: Array, workers: int | None = None) -> tuple[StepTimes, tuple[Layer, ...]]:
+    """Times of steps of `training` on the rows of `features`, the fastest of some; and its layers with measured shares.
+
+    On as many threads as each of `workers` (all cores, where left out) will have: a step on its part of the rows, and one on
+    a quarter of that, which part what a row takes from what a step takes anyway.
+    """
+    cores = current_options().workers
+    count = workers if workers is not None and workers > 1 else cores
+    part = max(len(features) // count, 1)
+    few = max(part // 4, 1)
+    with own_random_numbers(training.seed, 0):
+        learner = Learner(training, Replica(), 1)
+        step = partial(_step, learner, features)
+        with _threads(max(cores // count, 1)):
+            large, small = _fastest(partial(step, part)), _fastest(partial(step, few))
+            update = _fastest(learner.optimizer.step)
+            learner.module.eval()
+            layers = find_layers(
+                learner.module, learner.tensors(_batch(training, features[:part]))[0], timed=True
+            ).layers
+            learner.module.train()
+        with _threads(cores):
+            alone = _fastest(partial(step, len(features)))
+    row = max(large - small, 0.0) / (part - few) if part > few else 0.0
+    return StepTimes(max(large - update - part * row, 0.0), row, update, alone), layers
+
+
+def _step(learner: Learner, features: Array, rows: int) -> None:
+    learner.step(_batch(learner.training, features[:rows]), 0, 0)
+
+
+def _batch(training: Training, features: Array) -> MiniBatch:
+    """A mini-batch of these features, each label 0."""
+    rows = len(features)
+    labels = np.zeros(rows, np.uint8 if training.target == "class" else np.float64)
+    return MiniBatch(0, rows, rows, features, labels, None)
+
+
+def _fastest(function: Callable[[], object]) -> float:
+    """Seconds of the fastest call, after one that does not count, of as many as the time allows."""
+    function()
+    best, calls, begun = float("inf"), 0, time.perf_counter()
+    while calls < _REPEATS or (time.perf_counter() - begun < _ONE / 2 and calls < 50):
+        started = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - started)
+        calls += 1
+        if time.perf_counter() - begun > _ONE:
+            break
+    return best
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,185 @@
+"""Sessions of the server as workers: opened once, kept for as long as the engine lives, each used by one thread."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import psycopg
+from psycopg import sql
+
+from braidwater.engines.postgres.packing import SCHEMA
+from braidwater.engines.postgres.session import Failure
+from braidwater.errors import (
+    BraidwaterError,
+    CancelledError,
+    TableError,
+    UnsupportedError,
+    WorkerError,
+    WorkerLostError,
+)
+from braidwater.tables.postgres import READER, told
+
+_PACKAGE = str(Path(__file__).parents[2])
+_PATIENCE = 15.0  # seconds that a server may take to come back
+_CALL = sql.SQL("SELECT {}.call(%b)").format(sql.Identifier(SCHEMA))
+
+_PLACE = (
+    "SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || d.oid FROM pg_database d "
+    "WHERE d.datname = current_database()"
+)
+
+
+def open_session(address: str, *, patience: float = 0.0, application: str = READER) -> psycopg.Connection[Any]:
+    """A connection in autocommit mode; a server that is starting again is waited for, `patience` seconds at most."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return psycopg.connect(address, autocommit=True, application_name=application, connect_timeout=10)
+        except psycopg.Error as error:
+            if time.monotonic() >= until or "password" in str(error):
+                raise told(error, "PostgreSQL") from error
+            time.sleep(0.2)
+
+
+def place_of(session: psycopg.Connection[Any]) -> str:
+    """Which database of which server a session is of; as `PostgresTable.place`."""
+    row = session.execute(_PLACE).fetchone()
+    return "" if row is None else str(row[0])
+
+
+class Sessions:
+    """The sessions of one engine. `lead` is the first; the others are opened when they are needed."""
+
+    def __init__(self, address: str, size: int) -> None:
+        self._address = address
+        self.size = size
+        self._open: list[psycopg.Connection[Any]] = []
+        weakref.finalize(self, _close_all, self._open)
+
+    @property
+    def lead(self) -> psycopg.Connection[Any]:
+        return self.take(1)[0]
+
+    @property
+    def warm(self) -> int:
+        """How many are open."""
+        return sum(not session.closed for session in self._open)
+
+    def take(self, count: int, *, patience: float = 0.0) -> list[psycopg.Connection[Any]]:
+        """So many of them, in their order; those that were lost are opened anew."""
+        for place in range(count):
+            if place == len(self._open):
+                self._open.append(open_session(self._address, patience=patience))
+            elif self._open[place].closed:
+                self._open[place] = open_session(self._address, patience=patience)
+        return self._open[:count]
+
+    def come_back(self) -> None:
+        """Open what was lost again, once the server answers."""
+        for session in self._open:
+            with suppress(psycopg.Error):
+                session.execute("SELECT 1")
+        self.take(max(len(self._open), 1), patience=_PATIENCE)
+
+    def call(self, requests: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Run ``(function, arguments)`` on a session each, all at once: the number of each and its value, as they end.
+
+        The first error cancels the others; leaving early does so too.
+        """
+        sessions = self.take(len(requests))
+        with ThreadPoolExecutor(len(requests), "braidwater-postgres") as pool:
+            running = {
+                pool.submit(_call, session, request_of(request), number): number
+                for number, (session, request) in enumerate(zip(sessions, requests, strict=True))
+            }
+            try:
+                for done in as_completed(running):
+                    yield running[done], done.result()
+            except BaseException:
+                for session in sessions:
+                    with suppress(psycopg.Error):
+                        session.cancel()
+                raise
+
+    def close(self) -> None:
+        """End all sessions."""
+        _close_all(self._open)
+
+
+def _close_all(sessions: list[psycopg.Connection[Any]]) -> None:
+    while sessions:
+        with suppress(psycopg.Error):
+            sessions.pop().close()
+
+
+def request_of(value: Any) -> bytes:
+    """A pickle that the server can open: what lies in modules of the user's own, which it cannot import, goes by value."""
+    own = [module for name, module in sys.modules.items() if name != "__main__" and _is_own(module)]
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps(value))
+    finally:
+        for module in own:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _is_own(module: Any) -> bool:
+    file = getattr(module, "__file__", None) or ""
+    installed = ("site-packages", "dist-packages", sysconfig.get_paths()["stdlib"], _PACKAGE)
+    return bool(file) and not any(place in file for place in installed)
+
+
+def _call(session: psycopg.Connection[Any], request: bytes, worker: int) -> Any:
+    row = execute(session, _CALL, [request], binary=True).fetchone()
+    assert row is not None
+    return opened(row[0], f"session {worker}")
+
+
+def execute(
+    session: psycopg.Connection[Any], statement: sql.Composable, values: Sequence[Any] = (), *, binary: bool = False
+) -> psycopg.Cursor[Any]:
+    """Run a statement; the server's errors as ours."""
+    try:
+        return session.execute(statement, values, binary=binary)  # type: ignore[call-overload, no-any-return]
+    except psycopg.Error as error:
+        raise of_server(error, session) from error
+
+
+def of_server(error: psycopg.Error, session: psycopg.Connection[Any]) -> BraidwaterError:
+    """An error of the server, with what to do about it."""
+    text = str(error)
+    if session.closed or session.broken:
+        return WorkerLostError(f"PostgreSQL ended a session: {' '.join(text.split())}")
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return CancelledError(f"PostgreSQL cancelled a statement: {' '.join(text.split())}")
+    if isinstance(error, (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName)):
+        return UnsupportedError("braidwater is not installed in this database: braidwater postgres install ADDRESS.")
+    if "ModuleNotFoundError" in text or "ImportError" in text:
+        return UnsupportedError(
+            f"The server's Python cannot import what is needed ({' '.join(text.split())}). "
+            "`braidwater postgres doctor ADDRESS` says what is missing."
+        )
+    found = told(error, "PostgreSQL")
+    return found if isinstance(found, BraidwaterError) else TableError(text)
+
+
+def opened(answer: bytes, worker: str) -> Any:
+    """The value of an answer; an error of the worker is raised, with the worker, the block and its trace."""
+    value = cloudpickle.loads(answer)
+    if not isinstance(value, Failure):
+        return value
+    place = f"{worker} of the server, {value.where}"
+    if isinstance(value.error, BraidwaterError):
+        value.error.add_note(f"In {place}.")
+        raise value.error
+    raise WorkerError(f"{type(value.error).__name__}: {value.error} (in {place})\n{value.trace}") from value.error

@@ -1,0 +1,78 @@
+"""Searching over models: hyperparameters tried in parallel, each trial only as far as it is worth it.
+
+::
+
+    from braidwater.model_selection import Choice, LogFloat, search
+
+    space = {"learning_rate": LogFloat(1e-4, 1e-1), "module_arguments.hidden": Choice([[32], [64, 32]])}
+    study = search(Trainer(MLP, epochs=27), space, "flights.parquet", label="late", scheduler="asha")
+    study.best_parameters, study.best_model()
+
+The names below are loaded when they are first used. They need the extra ``search``: pip install 'braidwater[search]'.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from braidwater.model_selection.base import Budget as Budget
+    from braidwater.model_selection.base import Scheduler as Scheduler
+    from braidwater.model_selection.base import Trial as Trial
+    from braidwater.model_selection.cross_validation import CrossValidated as CrossValidated
+    from braidwater.model_selection.cross_validation import CrossValidation as CrossValidation
+    from braidwater.model_selection.cross_validation import cross_validate as cross_validate
+    from braidwater.model_selection.folds import GroupKFold as GroupKFold
+    from braidwater.model_selection.folds import KFold as KFold
+    from braidwater.model_selection.folds import StratifiedKFold as StratifiedKFold
+    from braidwater.model_selection.folds import TimeSeriesSplit as TimeSeriesSplit
+    from braidwater.model_selection.group_tasks import GroupedTrainers as GroupedTrainers
+    from braidwater.model_selection.groups import GroupedModel as GroupedModel
+    from braidwater.model_selection.groups import fit_groups as fit_groups
+    from braidwater.model_selection.live import watch as watch
+    from braidwater.model_selection.schedulers import Hyperband as Hyperband
+    from braidwater.model_selection.schedulers import PopulationBased as PopulationBased
+    from braidwater.model_selection.schedulers import Pruning as Pruning
+    from braidwater.model_selection.schedulers import SuccessiveHalving as SuccessiveHalving
+    from braidwater.model_selection.searching import search as search
+    from braidwater.model_selection.space import Choice as Choice
+    from braidwater.model_selection.space import Float as Float
+    from braidwater.model_selection.space import Int as Int
+    from braidwater.model_selection.space import LogFloat as LogFloat
+    from braidwater.model_selection.study import Study as Study
+
+_HOMES = {
+    "Budget": "base",
+    "Choice": "space",
+    "CrossValidated": "cross_validation",
+    "CrossValidation": "cross_validation",
+    "Float": "space",
+    "GroupKFold": "folds",
+    "GroupedModel": "groups",
+    "GroupedTrainers": "group_tasks",
+    "Hyperband": "schedulers",
+    "Int": "space",
+    "KFold": "folds",
+    "LogFloat": "space",
+    "PopulationBased": "schedulers",
+    "Pruning": "schedulers",
+    "Scheduler": "base",
+    "StratifiedKFold": "folds",
+    "Study": "study",
+    "SuccessiveHalving": "schedulers",
+    "TimeSeriesSplit": "folds",
+    "Trial": "base",
+    "cross_validate": "cross_validation",
+    "fit_groups": "groups",
+    "search": "searching",
+    "watch": "live",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

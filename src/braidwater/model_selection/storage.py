@@ -1,0 +1,159 @@
+"""Where a study is kept: a small SQLite file, written as trials begin and end, and a folder of models beside it.
+
+Two tables: ``study`` (what was searched, as JSON) and ``trial`` (a row a trial). The file is in WAL mode, so that others can read
+while a search writes. A crash loses at most the trials that were running; a power cut may lose the newest of those that
+had ended too, and leaves the file whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from braidwater.errors import StudyError
+from braidwater.model_selection.base import Trial
+from braidwater.model_selection.proposals import Proposal
+
+PATIENCE = 5.0  # seconds to wait for another process that writes
+_APPLICATION = 0x62725374  # "brSt": tells our files from other SQLite files
+_FORMAT = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS study (name TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS trial (
+  study TEXT NOT NULL REFERENCES study (name), number INTEGER NOT NULL, state TEXT NOT NULL, value REAL,
+  document TEXT NOT NULL, proposal TEXT NOT NULL, PRIMARY KEY (study, number)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class StudyStorage:
+    """One study of those in the SQLite file at `path`; both are made where they are not there.
+
+    Raises `StudyError` when the file is something else, damaged, locked by another process, or removed in the meantime; it is
+    left as it was.
+    """
+
+    def __init__(self, path: str | Path, name: str) -> None:
+        self.path = Path(path)
+        self.name = name
+        self.folder = self.path.with_name(f"{self.path.name}.files") / quote(name, safe="")
+        self._locked: int | None = None
+        if not self.path.resolve().parent.is_dir():
+            raise StudyError(f"There is no folder {str(self.path.resolve().parent)!r} for the study's storage.")
+        with self._errors():
+            self._connection = sqlite3.connect(self.path, timeout=PATIENCE)
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
+        self._inode = self.path.stat().st_ino
+
+    def _prepare(self) -> None:
+        # in WAL mode the file stays whole; flushing every transaction to the disk would cost 10 ms each
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if application != _APPLICATION and (application or tables):
+            raise StudyError(f"{str(self.path)!r} is an SQLite file of something else. Give the study another file.")
+        if version > _FORMAT:
+            raise StudyError(f"{str(self.path)!r} was written by a newer version of braidwater. Install that one.")
+        if tables:
+            return
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        self._connection.execute(f"PRAGMA user_version = {_FORMAT}")
+        self._connection.executescript(_TABLES)
+
+    def document(self) -> dict[str, Any] | None:
+        """What was searched; None where there is no study of this name yet."""
+        with self._errors():
+            row = self._connection.execute("SELECT document FROM study WHERE name = ?", [self.name]).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def names(self) -> list[str]:
+        """All studies in the file."""
+        with self._errors():
+            return [name for (name,) in self._connection.execute("SELECT name FROM study ORDER BY name")]
+
+    def trials(self) -> list[tuple[Trial, Proposal]]:
+        """All trials, in the order of their numbers."""
+        query = "SELECT document, proposal FROM trial WHERE study = ? ORDER BY number"
+        with self._errors():
+            rows = self._connection.execute(query, [self.name]).fetchall()
+            return [(_trial(json.loads(document)), Proposal.from_json(proposal)) for document, proposal in rows]
+
+    def begin(self, document: dict[str, Any]) -> None:
+        """Write down what is searched."""
+        with self._writing():
+            self._connection.execute("INSERT INTO study VALUES (?, ?)", [self.name, json.dumps(document)])
+
+    def save(self, trial: Trial, proposal: Proposal) -> None:
+        """Write down a trial as it is now."""
+        row = [self.name, trial.number, trial.state, trial.value, json.dumps(asdict(trial)), proposal.to_json()]
+        with self._writing():
+            self._connection.execute("INSERT OR REPLACE INTO trial VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def lock(self) -> None:
+        """Be the only one who searches in this study, until `close` or the end of the process."""
+        import fcntl
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._locked = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StudyError(
+                f"Study {self.name!r} in {str(self.path)!r} is being searched by another process. Wait for its end, or "
+                "give this search another study name."
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the file and of the lock."""
+        self._connection.close()
+        if self._locked is not None:
+            os.close(self._locked)
+            self._locked = None
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            there = self.path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            there = False
+        if not there:  # SQLite would go on writing into a file that nobody can find
+            raise StudyError(f"The study's storage {str(self.path)!r} was removed or replaced while the search ran.")
+        with self._errors(), self._connection:
+            yield
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise StudyError(
+                    f"The study's storage {str(self.path)!r} is locked by another process (for more than {PATIENCE:g} s)."
+                ) from error
+            raise StudyError(f"The study's storage {str(self.path)!r} cannot be used: {error}.") from error
+        except (sqlite3.DatabaseError, json.JSONDecodeError, TypeError) as error:
+            raise StudyError(
+                f"The study's storage {str(self.path)!r} is damaged or no study: {error}. It was left as it is; restore it "
+                "from a copy, or give another file."
+            ) from error
+
+
+def _trial(document: dict[str, Any]) -> Trial:
+    fields = dict(document)
+    for name in ("results", "reports"):
+        fields[name] = {int(epoch): value for epoch, value in fields[name].items()}
+    fields["values"] = None if fields["values"] is None else tuple(fields["values"])
+    return Trial(**fields)

@@ -1,0 +1,73 @@
+"""A worker's line to the others of a process group, inside forward and backward passes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+from braidwater.parallel.parts import cut
+from braidwater.parallel.shared_memory import SharedMemory, open_shared_memory
+
+
+class Talk:
+    """Exchanges of tensors with a group; counts the bytes that this worker hands over, and the seconds that it waits.
+
+    Sums go through memory that the workers share where the group is the whole gang and on one machine. Made by all members
+    at the same point.
+    """
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self.group = group
+        self.part, self.parts = dist.get_rank(group), dist.get_world_size(group)
+        self.bytes = 0
+        self.seconds = 0.0
+        self._memory: SharedMemory | None = None
+        if self.parts == dist.get_world_size():
+            self._memory = open_shared_memory()
+
+    def own(self, length: int) -> tuple[int, int]:
+        """Where this worker's part of `length` begins and ends."""
+        return cut(length, self.part, self.parts)
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over the workers, the same bit for bit on all; a new tensor."""
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        with self.waiting(total.nbytes):
+            if self._memory is not None and total.device.type == "cpu":
+                self._memory.sum(total.view(-1))
+            else:
+                dist.all_reduce(total, group=self.group)
+        return total
+
+    def gather(self, own: torch.Tensor, dim: int, length: int) -> torch.Tensor:
+        """The workers' even parts of dimension `dim`, together `length` long."""
+        lengths = [end - begin for begin, end in (cut(length, part, self.parts) for part in range(self.parts))]
+        # a gather wants parts of one size
+        shape = [max(lengths) if place == dim % own.ndim else size for place, size in enumerate(own.shape)]
+        padded = own.new_zeros(shape)
+        padded.narrow(dim, 0, own.shape[dim]).copy_(own)
+        parts = [torch.empty_like(padded) for _ in lengths]
+        with self.waiting(padded.nbytes):
+            dist.all_gather(parts, padded, group=self.group)
+        return torch.cat([part.narrow(dim, 0, length) for part, length in zip(parts, lengths, strict=True)], dim)
+
+    def swap(self, sends: dict[int, torch.Tensor], receives: dict[int, torch.Tensor]) -> None:
+        """Send and receive contiguous tensors, by worker."""
+        peers = {part: dist.get_global_rank(self.group, part) for part in {*sends, *receives}}
+        moves = [dist.P2POp(dist.isend, tensor, peers[part], self.group) for part, tensor in sends.items()]
+        moves += [dist.P2POp(dist.irecv, tensor, peers[part], self.group) for part, tensor in receives.items()]
+        if moves:
+            with self.waiting(sum(tensor.nbytes for tensor in sends.values())):
+                for work in dist.batch_isend_irecv(moves):
+                    work.wait()
+
+    @contextmanager
+    def waiting(self, sent: int) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - begun
+        self.bytes += sent

@@ -1,0 +1,50 @@
+"""A plan for rows that stay where they are: what the engine says of its ways takes the place of reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from braidwater.engines.base import Engine, Way
+from braidwater.options import format_bytes
+from braidwater.planner.base import Work
+from braidwater.planner.cost import Cost
+from braidwater.planner.tree import Choice, Node, Plan, Rejected
+from braidwater.tables.base import Table
+
+
+def in_place(plan: Plan, engine: Engine, table: Table, work: Work) -> Plan:
+    """`plan` with the way that `engine` will take over `table`, and the bytes that leave the place by each; itself where
+    the engine has nothing to choose.
+    """
+    ways = engine.ways(table, work.read_columns, passes=work.passes, exact=work.exact)
+    if not ways:
+        return plan
+    best = ways[0]
+    cost = Cost(best.seconds, best.seconds, 0, 0, best.leaving)
+    passes = "1 pass" if work.passes == 1 else f"{work.passes} passes"
+    root = Node("train", cost, children=[Node(f"{passes} by {best.name}", cost, role="later")])
+    choice = Choice("engine", f"{engine.name} ({best.name})", _leaving(best), tuple(_rejected(ways[1:], best)))
+    return replace(
+        plan,
+        root=root,
+        choices=[choice, *(one for one in plan.choices if one.name != "engine")],
+        chosen=replace(plan.chosen, engine=engine.name),
+    )
+
+
+def _leaving(way: Way) -> str:
+    if not way.leaving:
+        return "the rows stay where they are; only what the passes found leaves"
+    return f"{format_bytes(way.leaving)} leave the place where the rows lie"
+
+
+def _rejected(ways: Sequence[Way], best: Way) -> list[Rejected]:
+    return [
+        Rejected(
+            way.name,
+            way.refused or f"{_leaving(way)}, {way.seconds:.2f} s instead of {best.seconds:.2f} s",
+            None if way.refused else way.seconds,
+        )
+        for way in ways
+    ]

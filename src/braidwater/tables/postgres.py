@@ -1,0 +1,486 @@
+"""Tables of a PostgreSQL or Greenplum server: read as Arrow through ADBC, asked in their own SQL, written in one transaction."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import Any
+from uuid import uuid4
+
+import adbc_driver_manager
+import adbc_driver_postgresql.dbapi as adbc
+import pyarrow as pa
+import pyarrow.compute as pc
+from sqlglot import exp
+
+from braidwater.errors import CancelledError, TableError, TableNotFoundError, WorkerLostError
+from braidwater.tables.base import ColumnStatistics, Partition, Table, TableStatistics
+from braidwater.tables.duckdb import parse_query
+
+READER = "braidwater reader"  # the application name of connections that only read
+_RECENT = 0.5  # seconds
+_SETTLED = "15 seconds"  # a session reports what it changed at the latest 10 s after it fell idle
+_BATCH_BYTES = 4 * 2**20
+_LISTED = (pa.types.is_integer, pa.types.is_floating)
+_CONTENT = (
+    "SELECT COUNT(*) AS rows, BIT_XOR(HASHTIDEXTENDED(ctid, CAST(CAST(xmin AS TEXT) AS BIGINT))) AS digest FROM this"
+)
+
+
+class Connections:
+    """Read-only ADBC connections to one database, lent to one thread at a time and used again."""
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+        self._idle: list[Any] = []
+        self._lock = Lock()
+        weakref.finalize(self, _close_all, self._idle)
+
+    @contextmanager
+    def cursor(self) -> Iterator[Any]:
+        """A cursor in a read-only transaction of its own."""
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        connection = connection or self._connect()
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION READ ONLY")
+                yield cursor
+            connection.rollback()
+        except BaseException:
+            _close_all([connection])  # a stream may be half read, or the server gone
+            raise
+        with self._lock:
+            self._idle.append(connection)
+
+
+def _close_all(connections: list[Any]) -> None:
+    while connections:
+        with suppress(adbc_driver_manager.Error):
+            connections.pop().close()
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What the catalogue says of a table whose rows lie in pages of its own. `state` changes when the rows may have."""
+
+    oid: int
+    pages: int
+    bytes: int  # with what lies out of line
+    state: tuple[object, ...]
+    quiet: bool  # whether every other session has reported all that it changed
+
+
+class PostgresTable(Table):
+    """A table or SELECT of a PostgreSQL or Greenplum server.
+
+    Rows come in the order in which they lie. A plain table or materialised view is cut into ranges of pages that are read
+    at the same time, and has a fingerprint: what its rows are named (ctid) and which transactions wrote them. That takes a
+    scan of the table once a process (0.1 s for a million rows), after which the server's counters of changes tell whether
+    it must be repeated; they are not believed while another session may not have reported. A SELECT, a view and a foreign
+    or partitioned table are one stream without a fingerprint.
+
+    NUMERIC without a precision is read as a double; types that Arrow does not have (uuid, json, interval) as text.
+    """
+
+    reader = "postgres"
+
+    def __init__(self, connect: Callable[[], Any], query: str, *, name: str, address: str = "") -> None:
+        self.name = name
+        self.address = address
+        self.connections = Connections(connect)
+        self.query = _parse(query)
+        self._contents: dict[tuple[object, ...], tuple[int, int]] = {}
+        self._counted: int | None = None
+        self._asked: tuple[float, Relation | None] = (-_RECENT, None)
+        _ = self.schema  # a wrong name or statement is an error here, and not in the middle of a fit
+
+    @cached_property
+    def _fields(self) -> dict[str, _Field]:
+        with self._run(self.over(exp.select("*")).limit(0)) as cursor:
+            return {field.name: _Field.of(field) for field in cursor.fetch_arrow_table().schema}
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([pa.field(name, field.type) for name, field in self._fields.items()])
+
+    @cached_property
+    def qualified(self) -> exp.Table | None:
+        """The name of the table or view, None for any other SELECT."""
+        source = self.query.args.get("from_") or self.query.args.get("from")
+        plain = isinstance(self.query, exp.Select) and self.query.is_star and source is not None
+        known = {"expressions", "from", "from_", "kind", "operation_modifiers"}
+        if not plain or any(value for key, value in self.query.args.items() if key not in known):
+            return None
+        found = source.this
+        plain_name = isinstance(found, exp.Table) and isinstance(found.this, exp.Identifier)
+        return found if plain_name and len(self.query.expressions) == 1 and not found.args.get("joins") else None
+
+    def relation(self, *, fresh: bool = False) -> Relation | None:
+        """What the catalogue says (half a second ago at most, now if `fresh`), None for what has no pages of its own."""
+        if self.qualified is None:
+            return None
+        if fresh or time.monotonic() - self._asked[0] > _RECENT:
+            self._asked = (time.monotonic(), self._relation())
+        return self._asked[1]
+
+    def _relation(self) -> Relation | None:
+        assert self.qualified is not None
+        literal = exp.Literal.string(self.qualified.sql("postgres")).sql("postgres")
+        with self._text(_RELATION.format(name=literal, place=_PLACE, reader=READER, settled=_SETTLED)) as cursor:
+            found = cursor.fetch_arrow_table().to_pylist()
+        if not found or found[0]["relkind"] not in ("r", "m"):
+            return None
+        row = found[0]
+        state = tuple(row[key] for key in ("relation", "file", "pages", "columns", "inserted", "updated", "deleted"))
+        return Relation(row["relation"], row["pages"], row["bytes"], (row["place"], *state), bool(row["quiet"]))
+
+    def _content(self, relation: Relation, *, sure: bool = False) -> tuple[int, int]:
+        """Rows, and a digest of their places and transactions; from what was seen before where the counters say so.
+
+        `sure`: only where they can be believed.
+        """
+        found = self._contents.get(relation.state) if relation.quiet or not sure else None
+        if found is None:
+            with self._text(f"WITH this AS (SELECT ctid, xmin FROM {self.from_text()}) {_CONTENT}") as cursor:
+                row = cursor.fetch_arrow_table().to_pylist()[0]
+            found = (int(row["rows"]), int(row["digest"] or 0))
+            self._contents = {relation.state: found}
+        return found
+
+    def statistics(self, columns: Sequence[str] | None = None) -> TableStatistics:
+        columns = self.column_names if columns is None else list(columns)
+        self.require(columns)
+        relation = self.relation()
+        if relation is not None:
+            rows, size = self._content(relation)[0], relation.bytes
+            known = self._known(columns)
+        else:
+            if self._counted is None:
+                counted = self.select(exp.select(exp.Count(this=exp.Star()).as_("rows")).from_("this"))
+                self._counted = int(counted.to_pylist()[0]["rows"])
+            rows, size, known = self._counted, max(self._counted, 1) * 8 * len(self.schema), {}
+        return TableStatistics(rows, size, {column: known.get(column, ColumnStatistics()) for column in columns})
+
+    def _known(self, columns: Sequence[str]) -> dict[str, ColumnStatistics]:
+        """Columns that cannot be NULL. Bounds and NULLs of ``pg_stats`` are those of a sample, so they are not taken."""
+        if not columns or self.qualified is None:
+            return {}
+        literal = exp.Literal.string(self.qualified.sql("postgres")).sql("postgres")
+        with self._text(_NOT_NULL.format(name=literal)) as cursor:
+            found = cursor.fetch_arrow_table().to_pylist()
+        return {row["name"]: ColumnStatistics(nulls=0) for row in found}
+
+    def partitions(self, rows: int) -> list[Partition]:
+        relation = self.relation()
+        if relation is None or relation.pages == 0:
+            return [Partition(0, first_row=0)]
+        held = max(self._content(relation)[0], 1)
+        step = max(-(-rows * relation.pages // held), 1)
+        begins = range(0, relation.pages, step)
+        ends = [*begins[1:], None]  # the last has no end: rows may have been added behind it since
+        return [Partition(n, where=(begin, end)) for n, (begin, end) in enumerate(zip(begins, ends, strict=True))]
+
+    def read(
+        self, columns: Sequence[str] | None = None, *, partition: Partition | None = None, batch_rows: int = 65_536
+    ) -> Iterator[pa.RecordBatch]:
+        names = self.column_names if columns is None else list(columns)
+        self.require(names)
+        fields = [self._fields[name] for name in names]
+        schema = pa.schema([pa.field(field.name, field.type) for field in fields])
+        query = self.over(exp.select(*(field.value.as_(field.name, quoted=True) for field in fields)))
+        if partition is not None and partition.where is not None:
+            query = query.where(*_pages(partition.where))
+        with self._run(query) as cursor:
+            for batch in cursor.fetch_record_batch():
+                whole = pa.record_batch(
+                    [field.decode(batch.column(place)) for place, field in enumerate(fields)], schema=schema
+                )
+                yield from (whole.slice(start, batch_rows) for start in range(0, whole.num_rows, batch_rows))
+
+    def fingerprint(self) -> str | None:
+        relation = self.relation(fresh=True)
+        if relation is None:
+            return None
+        rows, digest = self._content(relation, sure=True)
+        place, oid, file, _, columns = relation.state[:5]
+        return f"postgres {place} {oid} {file} {columns} {rows} {digest}"
+
+    def select(self, query: exp.Select) -> pa.Table:
+        statement = in_postgres(query.copy()).with_("this", as_=self.query.copy())
+        with self._run(statement) as cursor:
+            found = cursor.fetch_arrow_table()
+        return pa.table({name: _plain(found.column(name)) for name in found.schema.names})
+
+    def over(self, query: exp.Select) -> exp.Select:
+        """`query` with this table behind its FROM: the relation itself where it has pages, so that ctid can be named."""
+        if self.qualified is not None:
+            return query.from_(self.qualified.copy())
+        return query.from_(exp.Subquery(this=self.query.copy(), alias=exp.TableAlias(this=exp.to_identifier("this"))))
+
+    def value(self, column: str) -> exp.Expression:
+        """The expression that `read` selects for `column`."""
+        return self._fields[column].value
+
+    def from_text(self) -> str:
+        """The name of the table as SQL has it."""
+        assert self.qualified is not None
+        name: str = self.qualified.sql("postgres")
+        return name
+
+    @cached_property
+    def place(self) -> str:
+        """Which database of which server this is."""
+        with self._text(f"SELECT {_PLACE} AS place FROM pg_database d WHERE d.datname = current_database()") as cursor:
+            return str(cursor.fetch_arrow_table().to_pylist()[0]["place"])
+
+    @contextmanager
+    def _run(self, query: exp.Expression) -> Iterator[Any]:
+        with self._text(query.sql("postgres")) as cursor:
+            yield cursor
+
+    @contextmanager
+    def _text(self, statement: str) -> Iterator[Any]:
+        try:
+            with self.connections.cursor() as cursor:
+                cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
+                cursor.execute(statement)
+                yield cursor
+        except (adbc_driver_manager.Error, pa.ArrowException, OSError) as error:
+            raise told(error, f"Table {self.name!r}", statement) from error
+
+
+def postgres_table(address: str, query: str, *, name: str | None = None) -> PostgresTable:
+    """The table or SELECT `query` of the server at `address` (a URL as libpq takes it)."""
+    if not query.strip():
+        raise TableError("A PostgreSQL address names its table: postgresql://USER@HOST/DATABASE::TABLE, or ::SELECT …")
+    return PostgresTable(lambda: connect(address), query, name=name or query, address=address)
+
+
+def connected_table(connection: Any, query: str, *, name: str | None = None) -> PostgresTable:
+    """The table or SELECT `query` of the database that a psycopg or ADBC connection is connected to.
+
+    It is read through connections of its own, which do not see what the given one has not committed.
+    """
+    if hasattr(connection, "adbc_clone"):
+        return PostgresTable(lambda: _prepared(connection.adbc_clone()), query, name=name or query)
+    return postgres_table(address_of(connection), query, name=name)
+
+
+def address_of(connection: Any) -> str:
+    """The connection string of a psycopg connection, its password included."""
+    from psycopg.conninfo import make_conninfo
+
+    password = connection.info.password
+    return make_conninfo(connection.info.dsn, **({"password": password} if password else {}))
+
+
+def connect(address: str) -> Any:
+    """An ADBC connection that only reads."""
+    try:
+        return _prepared(adbc.connect(address))
+    except adbc_driver_manager.Error as error:
+        raise told(error, "PostgreSQL") from error
+
+
+def writing_connection(address: str) -> Any:
+    """An ADBC connection that may write; nothing is committed unless it is told to."""
+    try:
+        return adbc.connect(address)
+    except adbc_driver_manager.Error as error:
+        raise told(error, "PostgreSQL") from error
+
+
+def _prepared(connection: Any) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET application_name = '{READER}'")
+    connection.commit()
+    return connection
+
+
+def write_postgres(source: Table, connection: Any, name: str) -> int:
+    """Replace the table `name` by the rows of `source`, in one transaction; the connection is closed. Returns their number.
+
+    A view or table that depends on the old one keeps it from being replaced; the server's message says which.
+    """
+    count = 0
+    try:
+        target = _table_of(name)
+        place = {"db_schema_name": target.db} if target.db else {}
+        fresh = f"braidwater_{uuid4().hex}"  # the old table stays readable meanwhile: it may be what `source` reads
+        with connection.cursor() as cursor:
+            cursor.adbc_ingest(fresh, source.schema.empty_table(), mode="create", **place)
+            for batch in source.read():
+                cursor.adbc_ingest(fresh, pa.Table.from_batches([batch]), mode="append", **place)
+                count += batch.num_rows
+            written = exp.table_(fresh, db=target.args.get("db")).sql("postgres")
+            cursor.execute("SET LOCAL lock_timeout = '60s'")
+            cursor.execute(f"DROP TABLE IF EXISTS {target.sql('postgres')}")  # parts of `target` are quoted
+            cursor.execute(f"ALTER TABLE {written} RENAME TO {target.this.sql('postgres')}")
+        connection.commit()
+    except adbc_driver_manager.Error as error:
+        raise told(error, f"Writing table {name!r}") from error
+    finally:
+        connection.close()  # what was not committed is gone with it
+    return count
+
+
+def in_postgres(query: exp.Select) -> exp.Select:
+    """What other engines call by a function of its own, in words that PostgreSQL has."""
+
+    def turned(node: exp.Expression) -> exp.Expression:
+        name = node.name.lower() if isinstance(node, exp.Anonymous) else ""
+        arguments = node.expressions if name else []
+        if name == "isnan" or isinstance(node, exp.IsNan):
+            return exp.EQ(this=_double(arguments[0] if name else node.this), expression=_number("NaN"))
+        if name in ("isfinite", "isinf") or isinstance(node, exp.IsInf):
+            value = _double(arguments[0] if name else node.this)
+            infinite = exp.In(this=value, expressions=[_number("Infinity"), _number("-Infinity")])
+            if name != "isfinite":
+                return infinite
+            return exp.Not(this=exp.In(this=value, expressions=[*infinite.expressions, _number("NaN")]))
+        if name in ("quantile_cont", "approx_quantile", "quantile"):
+            points = exp.cast(arguments[1].copy(), exp.DataType.build("double precision[]", dialect="postgres"))
+            function = exp.Anonymous(this="percentile_cont", expressions=[points])
+            return exp.WithinGroup(this=function, expression=exp.Order(expressions=[exp.Ordered(this=arguments[0])]))
+        if isinstance(node, exp.ApproxDistinct):
+            return exp.Count(this=exp.Distinct(expressions=[node.this]))
+        return node
+
+    return query.transform(turned)
+
+
+def _double(value: exp.Expression) -> exp.Expression:
+    return exp.cast(value.copy(), "DOUBLE")
+
+
+def _number(text: str) -> exp.Expression:
+    return exp.cast(exp.Literal.string(text), "DOUBLE")
+
+
+def told(error: Exception, what: str, statement: str = "") -> Exception:
+    """The error of a driver as one of ours, with what to do about it."""
+    state = getattr(error, "sqlstate", None) or ""
+    text = " ".join(str(error).split())
+    after = f"\nThe statement was: {statement}" if statement else ""
+    low = text.lower()
+    if "password authentication failed" in low or "no password supplied" in low:
+        return TableError(
+            f"{what}: the server refused the password ({text}). Put the right one into the address or ~/.pgpass."
+        )
+    if "failed to connect" in low or state.startswith("08001") or "connection refused" in low:
+        return TableError(f"{what}: no connection to the server ({text}). Is it running, and is the address right?")
+    if state == "42501":
+        return TableError(
+            f"{what}: no permission ({text}). Ask the owner for GRANT SELECT ON TABLE … TO your role.{after}"
+        )
+    if state in ("42P01", "3F000"):
+        return TableNotFoundError(f"{what}: {text}{after}")
+    if state == "57014":
+        return CancelledError(f"{what}: the statement was cancelled ({text}).{after}")
+    if state in ("57P01", "57P02", "57P03") or state.startswith("08") or "server closed the connection" in low:
+        return WorkerLostError(f"{what}: the server ended the connection ({text}).")
+    return TableError(f"{what}: {text}{after}")
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A column: its Arrow type, the expression that is selected for it, and whether text comes for a decimal."""
+
+    name: str
+    type: pa.DataType
+    value: exp.Expression
+
+    @staticmethod
+    def of(field: pa.Field) -> _Field:
+        column = exp.column(field.name, quoted=True)
+        if not isinstance(field.type, pa.BaseExtensionType):
+            wide = pa.types.is_nested(field.type) and not any(known(field.type.value_type) for known in _LISTED)
+            if wide or pa.types.is_interval(field.type):
+                return _Field(field.name, pa.string(), exp.cast(column, "TEXT"))
+            return _Field(field.name, _without_names(field.type), column)
+        numeric = getattr(field.type, "type_name", "") == "numeric"
+        digits = int((field.metadata or {}).get(b"POSTGRESQL:typmod", b"-1")) - 4
+        precision, scale = digits >> 16, digits & 0x7FF
+        if numeric and digits >= 0 and precision <= 38 and scale <= precision:
+            return _Field(field.name, pa.decimal128(precision, scale), exp.cast(column, "TEXT"))
+        if numeric:
+            return _Field(field.name, pa.float64(), _double(column))
+        return _Field(field.name, pa.string(), exp.cast(column, "TEXT"))
+
+    def decode(self, values: pa.Array) -> pa.Array:
+        return values if values.type == self.type else pc.cast(values, self.type)
+
+
+def _without_names(type: pa.DataType) -> pa.DataType:
+    return pa.list_(type.value_type) if pa.types.is_list(type) else type
+
+
+def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Sums of integers come as NUMERIC, which the driver gives as text."""
+    if not isinstance(values.type, pa.BaseExtensionType):
+        return values
+    stored = pa.chunked_array([chunk.storage for chunk in values.chunks], values.type.storage_type)
+    if getattr(values.type, "type_name", "") != "numeric":
+        return stored
+    try:
+        return pc.cast(stored, pa.int64())
+    except pa.ArrowInvalid:
+        return pc.cast(stored, pa.float64())
+
+
+def _pages(where: tuple[int, int | None]) -> list[exp.Expression]:
+    begin, end = where
+    place = exp.column("ctid")
+    bounds: list[exp.Expression] = [exp.GTE(this=place, expression=_tid(begin))]
+    return bounds if end is None else [*bounds, exp.LT(this=place.copy(), expression=_tid(end))]
+
+
+def _tid(page: int) -> exp.Expression:
+    return exp.cast(exp.Literal.string(f"({page},0)"), exp.DataType.build("tid", udt=True))
+
+
+def _parse(query: str) -> exp.Query:
+    parsed = parse_query(query, dialect="postgres")
+    for table in parsed.find_all(exp.Table):  # names fold to lower case here, and are quoted when they are sent
+        for part in (table.this, table.args.get("db"), table.args.get("catalog")):
+            if isinstance(part, exp.Identifier) and not part.quoted:
+                part.set("this", part.this.lower())
+    return parsed
+
+
+def _table_of(name: str) -> exp.Table:
+    """A table name as it is written in SQL, in quotes where it has to be."""
+    source = _parse(name)
+    found = source.find(exp.Table)
+    if found is None or not isinstance(found.this, exp.Identifier) or len(source.sql()) > len(found.sql()) + 16:
+        raise TableError(f"{name!r} is no name of a table to write to.")
+    for part in (found.this, found.args.get("db")):
+        if part is not None:
+            part.set("quoted", True)
+    return found
+
+
+_PLACE = "(SELECT system_identifier FROM pg_control_system()) || '/' || d.oid"
+_RELATION = """
+SELECT c.oid::bigint AS relation, c.relkind::text AS relkind, pg_relation_filenode(c.oid)::bigint AS file,
+  pg_relation_size(c.oid) / current_setting('block_size')::int AS pages, pg_table_size(c.oid) AS bytes,
+  s.n_tup_ins AS inserted, s.n_tup_upd AS updated, s.n_tup_del AS deleted,
+  (SELECT string_agg(a.attnum || ' ' || a.atttypid, ',' ORDER BY a.attnum) FROM pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
+  {place} AS place,
+  NOT pg_is_in_recovery() AND NOT EXISTS (SELECT 1 FROM pg_stat_activity p WHERE p.datid = d.oid AND p.pid <> pg_backend_pid()
+    AND coalesce(p.application_name, '') <> '{reader}' AND p.backend_type = 'client backend'
+    AND (p.state IS DISTINCT FROM 'idle' OR p.state_change > clock_timestamp() - interval '{settled}')) AS quiet
+FROM pg_class c JOIN pg_database d ON d.datname = current_database()
+LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid
+WHERE c.oid = to_regclass({name})
+"""
+_NOT_NULL = (
+    "SELECT attname::text AS name FROM pg_attribute WHERE attrelid = to_regclass({name}) AND attnum > 0 AND attnotnull"
+)
