@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +47,8 @@ from braidwater.planner.gang_cost import net_of
 from braidwater.planner.this_machine import ThisMachine
 from braidwater.tables.base import TableStatistics
 from braidwater.testing.strategies import uneven_store
-from machine import machine
+from harness import cpu_seconds
+from machine import busy_seconds, machine
 
 WORKERS = 2
 WARM = 20  # steps that do not count
@@ -178,7 +180,10 @@ def main() -> None:
     parser.add_argument("--only", help="nets whose name holds this")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     given = parser.parse_args()
+    if given.only is not None and not any(given.only in net for net in NETS):
+        parser.error(f"--only {given.only}: there are {', '.join(NETS)}")
     rows = []
+    begun, busy, own = time.perf_counter(), busy_seconds(), cpu_seconds()
     print(f"{'net':<32}{'strategy':<28}{'predicted':>12}{'measured':>12}{'ratio':>8}")
     for row in results(given.steps, given.only):
         rows.append(row)
@@ -192,8 +197,11 @@ def main() -> None:
     ratios = [row["predicted"] / row["measured"] for row in rows if "net" in row]
     near = sum(1 / 1.2 <= ratio <= 1.2 for ratio in ratios)
     print(f"within 20 %: {near} of {len(ratios)}; the median ratio is {statistics.median(ratios):.2f}")
+    others = busy_seconds() - busy - (cpu_seconds() - own)
+    others /= (time.perf_counter() - begun) * (os.cpu_count() or 1)
+    print(f"others took {max(others, 0.0):.0%} of the machine meanwhile")
     if given.json is not None:
-        given.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
+        given.json.write_text(json.dumps({"machine": machine(), "rows": rows, "others": max(others, 0.0)}, indent=1))
 
 
 if __name__ == "__main__":

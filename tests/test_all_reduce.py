@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from braidwater.engines import LocalEngine
 from braidwater.engines.local.gang import run_gang
 from braidwater.errors import BraidwaterError, OptionError, UnsupportedError
 from braidwater.events import Metric, listen
-from braidwater.parallel import AllReduce, Data, Single, Training
+from braidwater.parallel import AllReduce, Data, Single, Training, shared_memory
 from braidwater.parallel.all_reduce import AllReduceReplica
 from braidwater.parallel.compression import Half, PowerSGD, Threshold
 from braidwater.parallel.group import check_alike
@@ -60,8 +61,9 @@ def train(member, strategy):
 def sums(member):
     """What shared memory makes of numbers, beside the sum in order of rank."""
     memory = open_shared_memory()
-    for length in (1, 3, 1001, CHUNK // 4 + 1):
-        for dtype in (torch.float32, torch.float64):
+    lengths, dtypes = (1, 3, 1001, CHUNK // 4 + 1), (torch.float32, torch.float64)
+    for shared_memory._FEW in (3, 1):  # each adds up all; each adds up its part, as more than three do
+        for length, dtype in product(lengths, dtypes):
             of_all = [
                 torch.randn(length, dtype=dtype, generator=torch.Generator().manual_seed(rank)) for rank in range(2)
             ]

@@ -174,6 +174,20 @@ def test_rank_and_separation_of_a_group_are_told_in_its_row(rows):
     assert all("separated" in reason for reason in found.groups_["reason"].to_pylist())
 
 
+def test_a_group_that_lacks_a_class_gets_a_model_of_those_it_has(rows):
+    lacking = rows.filter(pc.or_(pc.equal(rows["day"], 0), pc.not_equal(rows["kind"], 1)))
+    given = {"features": ["x0", "x1"], "label": "kind"}
+    models = fit_groups(LogisticRegression(), lacking, by="day", **given)
+    single = LogisticRegression().fit(lacking.filter(pc.equal(lacking["day"], 1)), **given)
+    mine = models.model_of(1)
+    assert mine.classes_.tolist() == [0, 2]
+    np.testing.assert_allclose(mine.coef_, single.coef_, rtol=1e-8)
+    assert models.model_of(0).coef_.shape == (3, 2)
+    predicted = models.predict(lacking).to_arrow()
+    assert set(predicted.filter(pc.equal(predicted["day"], 1))["prediction"].to_pylist()) <= {0, 2}
+    assert pc.max(predicted.filter(pc.equal(predicted["day"], 1))["probability_1"]).as_py() == 0
+
+
 def test_nulls_that_a_policy_drops_are_dropped_group_by_group(rows):
     holes = rows.set_column(2, "x0", pc.if_else(pc.equal(rows["day"], 1), rows["x0"], pa.scalar(None, pa.float64())))
     models = fit_groups(KMeans(2, init="random", nulls="drop"), holes, by="shop", features=["x0", "x1"])

@@ -92,7 +92,9 @@ def ours(member: Any, data: Any, turn: Turn) -> float:
         def stepped(self, learner: Any, weight: float) -> None:
             turn.stepped()
 
-    return float(run_epochs(training(), data, InTurns(member, AllReduce(WORKERS, transport="gloo"))).history[-1]["loss"])
+    return float(
+        run_epochs(training(), data, InTurns(member, AllReduce(WORKERS, transport="gloo"))).history[-1]["loss"]
+    )
 
 
 @bench.contender("both in the same processes, in turns")

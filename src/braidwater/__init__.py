@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from braidwater.encoding import Hashed as Hashed
     from braidwater.encoding import Image as Image
     from braidwater.encoding import Numeric as Numeric
+    from braidwater.encoding import Sequence as Sequence
     from braidwater.encoding import Vector as Vector
     from braidwater.engines import LocalEngine as LocalEngine
     from braidwater.estimators import PCA as PCA
@@ -36,9 +37,22 @@ if TYPE_CHECKING:
     from braidwater.estimators import LinearRegression as LinearRegression
     from braidwater.estimators import LogisticRegression as LogisticRegression
     from braidwater.events import listen as listen
+    from braidwater.model_selection import cross_validate as cross_validate
+    from braidwater.model_selection import fit_groups as fit_groups
+    from braidwater.model_selection import search as search
     from braidwater.parallel import AllReduce as AllReduce
     from braidwater.parallel import Averaging as Averaging
+    from braidwater.parallel import DiLoCo as DiLoCo
+    from braidwater.parallel import ElasticAveraging as ElasticAveraging
+    from braidwater.parallel import Ensemble as Ensemble
+    from braidwater.parallel import Hierarchical as Hierarchical
+    from braidwater.parallel import Mesh as Mesh
+    from braidwater.parallel import ParameterServer as ParameterServer
+    from braidwater.parallel import Pipeline as Pipeline
+    from braidwater.parallel import Sharded as Sharded
     from braidwater.parallel import Single as Single
+    from braidwater.parallel import SpatialParallel as SpatialParallel
+    from braidwater.parallel import TensorParallel as TensorParallel
     from braidwater.report import explain as explain
     from braidwater.report import load as load
     from braidwater.report import progress as progress
@@ -53,23 +67,37 @@ _HOMES = {
     "BlockSource": "blocks",
     "Boolean": "encoding",
     "Categorical": "encoding",
+    "DiLoCo": "parallel",
+    "ElasticAveraging": "parallel",
     "Encoding": "encoding",
+    "Ensemble": "parallel",
     "Hashed": "encoding",
+    "Hierarchical": "parallel",
     "Image": "encoding",
     "KMeans": "estimators",
     "LinearRegression": "estimators",
     "LocalEngine": "engines",
     "LogisticRegression": "estimators",
+    "Mesh": "parallel",
     "Numeric": "encoding",
     "PCA": "estimators",
+    "ParameterServer": "parallel",
+    "Pipeline": "parallel",
+    "Sequence": "encoding",
+    "Sharded": "parallel",
     "Single": "parallel",
+    "SpatialParallel": "parallel",
+    "TensorParallel": "parallel",
     "Trainer": "deep",
     "Vector": "encoding",
+    "cross_validate": "model_selection",
     "describe": "stats",
     "explain": "report",
+    "fit_groups": "model_selection",
     "listen": "events",
     "load": "report",
     "progress": "report",
+    "search": "model_selection",
     "table": "tables",
     "train_test_split": "tables",
     "write_table": "tables",

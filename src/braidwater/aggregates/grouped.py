@@ -96,7 +96,7 @@ def group_parts(
     for code, begin, end in zip(codes.tolist(), begins.tolist(), ends.tolist(), strict=True):
         if code in wanted:
             base = 0 if bases is None else int(bases[code])
-            yield code, part_of(block, slice(begin, end), start=block.start + begin - base)
+            yield code, part_of(block, slice(begin, end), start=block.start + begin - base, memory="part")
 
 
 def runs(block: Block, column: str) -> tuple[Block, Array, Array, Array]:
@@ -104,7 +104,7 @@ def runs(block: Block, column: str) -> tuple[Block, Array, Array, Array]:
     codes = block[column].astype(np.int64)
     found = _runs(codes)
     if len(found[0]) > 8 * len(np.unique(found[0])):
-        block = part_of(block, np.argsort(block[column], kind="stable"))
+        block = part_of(block, np.argsort(block[column], kind="stable"), memory="sorted")
         found = _runs(block[column].astype(np.int64))
     return block, *found
 

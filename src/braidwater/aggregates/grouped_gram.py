@@ -150,7 +150,7 @@ class GroupedGram(Aggregate[StackState, GramStack]):
         products, shift = np.zeros((groups, size + 1, padded)), np.zeros((groups, padded))
         seen = np.zeros(groups, np.int64)
         if products.nbytes > CACHED:
-            block = part_of(block, np.argsort(block[self.column], kind="stable"))
+            block = part_of(block, np.argsort(block[self.column], kind="stable"), memory="sorted")
         codes = block[self.column]
         for tile in block.slices(SCATTERED_ROWS):
             dense = self.columns.dense(block, tile, np.zeros(size))

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from braidwater.blocks.base import UNIT_BYTES, Array, Block, BlockEncoder, RawBlock
 from braidwater.blocks.disk import DiskWriter, open_cached
-from braidwater.blocks.store import BlockStore, MemoryWriter, NoWriter, StoreWriter
+from braidwater.blocks.shuffle import shuffled
+from braidwater.blocks.store import BlockStore, MemoryStore, MemoryWriter, NoWriter, StoreWriter
 from braidwater.errors import NullValueError, OptionError, TableChangedError
 from braidwater.options import current_options
 from braidwater.tables.base import Partition, Table
@@ -112,9 +113,28 @@ class BlockSource:
             return MemoryWriter(schema)
         if self.cache == "disk":
             path = self.cache_path
-            private = current_options().cache_directory / "blocks" / f"private-{uuid4().hex}.blocks"
-            return DiskWriter(schema, path or private, expected_bytes=self.expected_bytes, temporary=path is None)
+            return (
+                self._private_writer() if path is None else DiskWriter(schema, path, expected_bytes=self.expected_bytes)
+            )
         return NoWriter(schema)
+
+    def _private_writer(self) -> DiskWriter:
+        """Writes a file that goes with this source: no other session could find it."""
+        assert self.encoder is not None
+        path = current_options().cache_directory / "blocks" / f"private-{uuid4().hex}.blocks"
+        return DiskWriter(self.encoder.block_schema, path, expected_bytes=self.expected_bytes, temporary=True)
+
+    def shuffle(self, seed: int) -> None:
+        """Put the rows of the kept blocks in a random order that follows from `seed`: in memory, or in a file of its own.
+
+        Rows are read twice and written twice. Their numbers are then those of the new order.
+        """
+        if self.store is None:
+            raise ValueError("a source is shuffled when its blocks were kept")
+        store = self.store
+        in_memory = isinstance(store, MemoryStore)
+        self.store = shuffled(store, lambda: MemoryWriter(store.schema) if in_memory else self._private_writer(), seed)
+        store.close()
 
     def partitions(self, rows: int = 0) -> list[Partition]:
         """Parts of the table of at least one full unit each."""

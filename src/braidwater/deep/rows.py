@@ -71,6 +71,8 @@ def make_data(
         return source
 
     source = blocks(rows, encoding)
+    if settings.shuffle:
+        source.shuffle(settings.seed)
     assert source.store is not None
     if held_out is None:
         return Data(source.store, source=source)

@@ -66,6 +66,7 @@ class Settings:
         metrics: Sequence[str] = (),
         nulls: str | float = "refuse",
         standardise: bool = True,
+        shuffle: bool = False,
         seed: int = 0,
         checkpoint: str | Path | None = None,
         checkpoint_every: int | Literal["epoch"] = "epoch",
@@ -98,6 +99,7 @@ class Settings:
         self.metrics = tuple(metrics)
         self.nulls = nulls
         self.standardise = standardise
+        self.shuffle = shuffle
         self.seed = seed
         self.checkpoint = None if checkpoint is None else str(checkpoint)
         self.checkpoint_every = checkpoint_every

@@ -48,6 +48,9 @@ class Trainer(Settings):
     `strategy` is ``"auto"`` (the planner's choice), a name, or a `Strategy`. Numeric features are standardised unless they
     come with encoders of their own. The same seed, workers and table give the same weights.
 
+    Rows are shuffled within windows of about 64 thousand in every epoch; `shuffle` puts all of them in a random order once,
+    before the first, for tables that were written in the order of the label.
+
     `precision` is ``"float32"``, ``"float64"``, or mixed: ``"bf16"``, ``"fp16"`` (with a loss scale that follows the gradients).
     `augment` changes training images at random (`Flip`, `Crop`, `Erase`, or an `Augmentation` of your own) on the workers.
     `recompute` saves the memory of activations: True, or patterns of names of layers that are computed again on the way back.

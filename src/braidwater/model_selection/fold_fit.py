@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from braidwater.aggregates.base import Aggregate, Iteration
-from braidwater.aggregates.gram import Gram
+from braidwater.aggregates.gram import Gram, GramResult
 from braidwater.aggregates.grouped import Grouped
 from braidwater.aggregates.grouped_gram import GramStack, GroupedGram
 from braidwater.blocks import BlockSource
@@ -27,6 +27,7 @@ from braidwater.planner import Plan, plan_table
 from braidwater.planner.base import Work
 from braidwater.tables.split import PartedTable
 
+FEW_PARTS = 64
 PART = "__part__"  # the column that says which part of the table a row is in
 
 
@@ -108,12 +109,30 @@ class FoldTraining(Iteration[tuple[dict[int, Any], GramStack | None]]):
             aggregate = next(side_by_side)
             while True:
                 if isinstance(aggregate, GroupedGram):
-                    aggregate.groups = self.folds.train.shape[1]  # few: every block holds all of them
-                result = yield aggregate
-                stack = result if isinstance(result, GramStack) else stack
+                    stack = result = yield from self._products(aggregate)
+                else:
+                    result = yield aggregate
                 aggregate = side_by_side.send(result)
         except StopIteration as stop:
             return stop.value, stack
+
+    def _products(self, aggregate: GroupedGram) -> Generator[Aggregate[Any, Any], Any, GramStack]:
+        """The products of each part; a few large parts by the kernels for many rows."""
+        parts = self.folds.train.shape[1]
+        if parts > FEW_PARTS:
+            stack: GramStack = yield aggregate
+            return stack
+        design, classes = aggregate.design, aggregate.columns.classes
+        grams = {part: Gram(design, classes, kernel=aggregate.kernel) for part in range(parts)}
+        found: dict[int, GramResult] = yield Grouped(GROUP, grams, {part: (part,) for part in grams})
+        return GramStack(
+            np.arange(parts),
+            np.array([found[part].rows for part in grams]),
+            np.array([found[part].weight for part in grams]),
+            np.stack([found[part].mean for part in grams]),
+            np.stack([found[part].products for part in grams]),
+            design.width,
+        )
 
 
 def _members(chosen: Array) -> dict[int, tuple[int, ...]]:

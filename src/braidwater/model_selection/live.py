@@ -61,7 +61,7 @@ class Progress:
     def __call__(self, event: Event) -> None:
         match event:
             case SearchStarted():
-                self.__init__()  # type: ignore[misc]
+                vars(self).update(vars(Progress()))
                 self.name, self.metric, self.trials, self.seconds = (
                     event.name,
                     event.metric,

@@ -14,6 +14,7 @@ from braidwater.aggregates.gram import Gram
 from braidwater.aggregates.grouped import Grouped
 from braidwater.aggregates.grouped_gram import GramStack, GroupedGram
 from braidwater.blocks.base import Array
+from braidwater.engines.local.threads import one_blas_thread
 from braidwater.errors import BraidwaterError, BraidwaterWarning
 from braidwater.estimators.base import TableEstimator, Training
 
@@ -43,10 +44,12 @@ class SideBySide(Iteration[dict[int, Trained]]):
     def passes(self) -> Generator[Aggregate[Any, Any], Any, dict[int, Trained]]:
         running = {number: iteration.passes() for number, iteration in self.iterations.items()}
         found: dict[int, Trained] = {}
-        asked = {number: wish for number in running if (wish := _next(running, number, None, found)) is not None}
-        while asked:
-            results = yield from self._pass(asked)
-            asked = {n: wish for n in asked if (wish := _next(running, n, results[n], found)) is not None}
+        asked: dict[int, Aggregate[Any, Any]] = {}
+        results: dict[int, Any] = dict.fromkeys(running)
+        while results:
+            with one_blas_thread():  # the matrices are small: more threads would spin
+                asked = {n: wish for n in results if (wish := _next(running, n, results[n], found)) is not None}
+            results = (yield from self._pass(asked)) if asked else {}
         return found
 
     def _pass(self, asked: dict[int, Aggregate[Any, Any]]) -> Generator[Aggregate[Any, Any], Any, dict[int, Any]]:

@@ -21,6 +21,9 @@ from braidwater.parallel.learner import Learner
 from braidwater.parallel.loop import run_epochs
 from braidwater.parallel.shared_memory import SharedMemory, is_possible, open_shared_memory
 
+# without it the first bucket has 1 MB, to be on its way early: through memory that would only be one more meeting
+_BUCKET_MB = 25
+
 Transport = Literal["auto", "gloo", "shared_memory"]
 
 if TYPE_CHECKING:
@@ -99,11 +102,14 @@ class AllReduceReplica(GroupReplica):
         return module
 
     def wrap(self, module: torch.nn.Module) -> torch.nn.Module:
+        self._exchange = self._make_exchange(module)
         # the gradient lies in the bucket that is sent: no copy before and after
         self._wrapped = DistributedDataParallel(
-            module, gradient_as_bucket_view=True, find_unused_parameters=self._strategy.find_unused_parameters
+            module,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=self._strategy.find_unused_parameters,
+            bucket_cap_mb=_BUCKET_MB if isinstance(self._exchange, _ThroughMemory) else None,
         )
-        self._exchange = self._make_exchange(module)
         if self._exchange is not None:
             # torch compares the annotations of a hook with types, and would find their names
             self._wrapped.register_comm_hook(self._exchange, lambda exchange, bucket: exchange(bucket))

@@ -44,9 +44,9 @@ class Training:
     to after each epoch and, where `checkpoint_every` is a number, after so many steps; `max_restarts` is how often a gang
     that lost a worker is started anew from it, `timeout` how many seconds a worker waits for another one, `max_rollbacks`
     how often a training whose loss is not finite goes back to it at half the learning rate (`rate_factor` is what has
-    become of the rate). `augmentations` change the features of training rows. `recompute` names layers that keep no activations (see `recompute_layers`), `histograms` asks for
-    those of the weights after each epoch, `profile` is a folder for a trace of some steps of each worker. `device` is
-    ``"cpu"``, ``"cuda"`` (worker i takes GPU i), or ``"auto"``.
+    become of the rate). `augmentations` change the features of training rows. `recompute` names layers that keep no
+    activations (see `recompute_layers`), `histograms` asks for those of the weights after each epoch, `profile` is a folder
+    for a trace of some steps of each worker. `device` is ``"cpu"``, ``"cuda"`` (worker i takes GPU i), or ``"auto"``.
     """
 
     module: torch.nn.Module

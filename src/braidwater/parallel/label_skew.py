@@ -90,8 +90,8 @@ class Skew:
 
 
 ADVICE = (
-    "Averages of weights that were trained on such shares are poor. Choose AllReduce, or Averaging(every=<steps>), whose "
-    "workers draw from the same rows; or write the table in a random order (SELECT ... ORDER BY random())."
+    "Averages of weights that were trained on such shares are poor. Put the rows in a random order: Trainer(shuffle=True); or "
+    "choose AllReduce, or Averaging(every=<steps>), whose workers draw from the same rows."
 )
 
 

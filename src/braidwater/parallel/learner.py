@@ -218,6 +218,10 @@ class Learner:
             "standardise the features, or look at these rows."
         )
 
+    def is_finite(self) -> bool:
+        """Whether no weight that this worker holds has become an infinity or NaN."""
+        return all(bool(torch.isfinite(parameter.detach()).all()) for parameter in self._parameters)
+
     @property
     def learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])

@@ -14,6 +14,7 @@ import torch
 
 from braidwater.blocks.mini_batches import MiniBatches
 from braidwater.engines.phase import enter
+from braidwater.errors import NumericalError
 from braidwater.events import BlockDone, CheckpointWritten, Histogram, Metric, PassFinished, PassStarted, emit
 from braidwater.parallel.base import Data, Replica, Trained, Training
 from braidwater.parallel.checkpoint import Checkpoint, Checkpoints, Progress, Written
@@ -158,6 +159,11 @@ class EpochLoop:
     def _write_down(self, checkpoints: Checkpoints) -> None:
         replica, progress = self.replica, self.progress
         enter("the checkpoint after step", progress.steps)
+        if not self.learner.is_finite():  # a training that goes back to this checkpoint would not come far
+            raise NumericalError(
+                f"After step {progress.steps} some weights are not finite. Lower the learning rate, or clip gradients "
+                "(clip_norm=1.0)."
+            )
         # every member has its own sums of the running epoch
         totals = replica.sum([progress.loss, progress.weight])
         common = replace(progress, loss=totals[0], weight=totals[1])

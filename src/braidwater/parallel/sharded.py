@@ -40,7 +40,8 @@ class Sharded(Strategy):
     Children of the module with `min_parameters` or more become layers of their own, what is left goes with the module
     itself. A layer's weights may only be read in its own forward pass; where a module reads them elsewhere, make
     `min_parameters` larger than all of them. `offload` keeps the parts in the processor's memory where workers compute on
-    GPUs. While it starts, a worker holds the whole module twice. It hands over P bytes of gradients in a step, and P / n of weights for each gathering.
+    GPUs. While it starts, a worker holds the whole module twice. It hands over P bytes of gradients in a step, and P / n of
+    weights for each gathering.
     """
 
     name: ClassVar[str] = "sharded"

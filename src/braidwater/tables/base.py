@@ -59,7 +59,7 @@ class Table(ABC):
 
     name: str  # how messages and plans call it
     reader: str = "duckdb"  # who decodes the rows, for the planner: "parquet", "arrow", "duckdb" or "csv"
-    encoded: bool = False  # whether somebody wrote its blocks to the cache for others to find, whatever they would choose
+    encoded: bool = False  # whether its blocks were written to the cache for others to find
 
     @property
     @abstractmethod

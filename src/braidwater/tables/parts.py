@@ -306,21 +306,21 @@ def _borders(
     strata = len(counts)
     bits = max(8, 20 - max(strata - 1, 1).bit_length())
     bins, shift = 1 << bits, np.uint64(64 - bits)
-    histogram = np.zeros((strata, bins), np.int64)
+    histogram = np.zeros(strata * bins, np.int64)
     for numbers, codes in _stream(table, column, values, seed):
-        flat = codes * bins + (numbers >> shift).astype(np.int64)
-        histogram += np.bincount(flat, minlength=strata * bins).reshape(strata, bins)
-    if not np.array_equal(histogram.sum(axis=1), counts):
+        histogram += np.bincount(_bins(numbers, codes, shift, bins), minlength=strata * bins)
+    upto = np.cumsum(histogram.reshape(strata, bins), axis=1)
+    if not np.array_equal(upto[:, -1], counts):
         raise TableChangedError(f"Table {table.name!r} changed while it was being parted; run again.")
-    upto = np.cumsum(histogram, axis=1)
     places = np.stack([np.searchsorted(row, rank, side="right") for row, rank in zip(upto, ranks, strict=True)])
-    wanted = np.zeros((strata, bins + 1), bool)
-    wanted[np.arange(strata)[:, None], places] = True
-    held: dict[tuple[int, int], list[Array]] = {}
+    wanted = np.zeros((strata, bins), bool)
+    for value, found in enumerate(places):
+        wanted[value, found[found < bins]] = True
+    held: dict[tuple[int, int], list[Any]] = {}
     for numbers, codes in _stream(table, column, values, seed):
-        bin_ = (numbers >> shift).astype(np.int64)
-        for at in np.flatnonzero(wanted[codes, bin_]).tolist():
-            held.setdefault((int(codes[at]), int(bin_[at])), []).append(numbers[at])
+        flat = _bins(numbers, codes, shift, bins)
+        for at in np.flatnonzero(wanted.reshape(-1)[flat]).tolist():
+            held.setdefault(divmod(int(flat[at]), bins), []).append(numbers[at])
     borders = np.full(ranks.shape, np.iinfo(np.uint64).max, np.uint64)
     for value in range(strata):
         for part, rank in enumerate(ranks[value].tolist()):
@@ -331,13 +331,19 @@ def _borders(
     return borders
 
 
+def _bins(numbers: Array, codes: Array | None, shift: np.uint64, bins: int) -> Array:
+    """The bin of every number in the histogram of its stratum, counted through all of them."""
+    place = (numbers >> shift).view(np.int64)
+    return place if codes is None else codes * bins + place
+
+
 def _stream(table: Table, column: str | None, values: pa.Array | None, seed: int) -> Any:
     """Random numbers and strata of all rows, piece by piece."""
     if column is None:
         rows = len(table)
         for begin in range(0, rows, _CHUNK):
             count = min(_CHUNK, rows - begin)
-            yield random_numbers(seed, begin, count), np.zeros(count, np.int64)
+            yield random_numbers(seed, begin, count), None
         return
     first = 0
     for batch in table.read([column]):

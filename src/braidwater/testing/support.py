@@ -80,7 +80,8 @@ def _leaves(kind: type) -> list[Any]:
     for module in ("engines", "engines.postgres.engine", "tables.postgres"):
         import_module(f"braidwater.{module}")
     below: list[Any] = kind.__subclasses__()
-    ours = [c for c in below if c.__module__.startswith("braidwater.") and not isabstract(c)]
+    part = kind.__module__.rpartition(".")[0]  # others have tables of their own that nobody else needs to know
+    ours = [c for c in below if c.__module__.startswith(f"{part}.") and not isabstract(c)]
     return sorted(ours, key=lambda c: c.__name__)
 
 

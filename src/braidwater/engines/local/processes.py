@@ -26,7 +26,7 @@ _BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 class LocalTasks(RunningTasks):
     """Tasks on at most `workers` processes at a time (see `Engine.tasks`).
 
-    A process takes one task after another; one that dies is replaced. It costs about a second of CPU to start, then 0.3 ms a
+    A process takes one task after another; one that dies is replaced. It costs about a second of CPU to start, then 0.2 ms a
     task. When this process is gone they leave by themselves.
     """
 

@@ -24,10 +24,10 @@ from braidwater.engines.postgres.packing import SCHEMA, Packed, drop, find_packe
 from braidwater.engines.postgres.predictions import ServerComputedTable
 from braidwater.engines.postgres.push_down import PushedDown, pushed_down
 from braidwater.engines.postgres.session import Folded, Rows, Share, facts, fold
-from braidwater.engines.postgres.sessions import Sessions, execute, opened, place_of, request_of
+from braidwater.engines.postgres.sessions import Sessions, execute, of_server, opened, permissions, place_of, request_of
 from braidwater.engines.postgres.stream import PackedStream
 from braidwater.engines.postgres.tree import TreeFold, merged
-from braidwater.errors import NullValueError, OptionError, UnsupportedError, WorkerLostError
+from braidwater.errors import NullValueError, OptionError, TableError, UnsupportedError, WorkerLostError
 from braidwater.events import BlockDone, PassFinished, PassStarted, RowsDropped, WorkerLost, emit
 from braidwater.options import current_options
 from braidwater.tables.base import Table
@@ -66,7 +66,9 @@ class PostgresEngine(Engine):
         self.executor: Executor = executor
         self._workers = workers
         self._local = LocalEngine(workers)
-        self._packed: dict[int, Packed] = {}
+        self._of_query: tuple[BlockSource, Packed] | None = (
+            None  # blocks that serve one fit, as nobody can tell if they are stale
+        )
         self._kept = ("", "")  # whose blocks the sessions hold: version and encoder
 
     @property
@@ -80,12 +82,14 @@ class PostgresEngine(Engine):
 
     def close(self) -> None:
         """End the sessions, and remove the blocks of queries that nobody could find again."""
-        for packed in self._packed.values():
-            if packed.temporary:
-                with suppress(psycopg.Error):
-                    drop(self.sessions.lead, packed)
-        self._packed.clear()
+        self._forget_query()
         self.sessions.close()
+
+    def _forget_query(self) -> None:
+        if self._of_query is not None:
+            with suppress(psycopg.Error, TableError):
+                drop(self.sessions.lead, self._of_query[1])
+        self._of_query = None
 
     def __enter__(self) -> PostgresEngine:
         return self
@@ -101,7 +105,7 @@ class PostgresEngine(Engine):
     def ways(self, table: Table, columns: Sequence[str], *, passes: int, exact: bool = True) -> Sequence[Way]:
         if not isinstance(table, PostgresTable) or not self._lies_here(table):
             return ()
-        packed = self._held(table, columns) or find_packed(self.sessions.lead, table, columns)
+        packed = find_packed(self.sessions.lead, table, columns)
         found = self._estimated(table, columns, packed, passes=passes, exact=exact)
         return sorted(found, key=lambda way: way.name != self.executor) if self.executor != "auto" else found
 
@@ -111,18 +115,21 @@ class PostgresEngine(Engine):
         for attempt in range(_RETRIES + 1):
             try:
                 return self._pass(source, aggregate)
-            except WorkerLostError as error:
+            except (psycopg.Error, WorkerLostError) as error:
+                lost = of_server(error) if isinstance(error, psycopg.Error) else error
+                if not isinstance(lost, WorkerLostError):
+                    raise lost from error
                 again = attempt < _RETRIES
-                emit(WorkerLost(worker=0, reason=str(error), restart=again))
+                emit(WorkerLost(worker=0, reason=str(lost), restart=again))
                 if not again:
-                    raise
+                    raise lost from error
                 self.sessions.come_back()
         raise AssertionError
 
     def _pass(self, source: BlockSource, aggregate: Aggregate[Any, Result]) -> Result:
         table = source.table
         assert isinstance(table, PostgresTable)
-        packed = self._held(table, source.columns) or find_packed(self.sessions.lead, table, source.columns)
+        packed = self._held(source) or find_packed(self.sessions.lead, table, source.columns)
         way = self._way(source, table, aggregate, packed)
         if way == "sql":
             pushed = pushed_down(aggregate, source.encoder)
@@ -200,18 +207,12 @@ class PostgresEngine(Engine):
     @cached_property
     def _allowed(self) -> tuple[bool, str, bool]:
         """Whether functions may be called, why not, and whether packed blocks may be kept."""
-        row = self.sessions.lead.execute(_ALLOWED, [SCHEMA]).fetchone()
-        assert row is not None
-        there, may_call, may_create, may_make_schema = row
-        if not there:
-            return (
-                False,
-                "braidwater is not installed in this database (braidwater postgres install)",
-                bool(may_make_schema),
-            )
-        if not may_call:
-            return False, "this role may not run braidwater's functions (GRANT EXECUTE)", bool(may_create)
-        return True, "", bool(may_create)
+        allowed = permissions(self.sessions.lead)
+        if not allowed.installed:
+            return False, "braidwater is not installed in this database (braidwater postgres install)", allowed.keep
+        if not allowed.call:
+            return False, "this role may not run braidwater's functions (GRANT EXECUTE)", allowed.keep
+        return True, "", allowed.keep
 
     @cached_property
     def _parallel(self) -> int:
@@ -238,11 +239,12 @@ class PostgresEngine(Engine):
         packed: Packed | None,
     ) -> Result:
         begun = time.perf_counter()
-        packed = packed or self._pack(table, source.columns)
+        packed = packed or self._pack(source, table)
         rows = Rows(packed.columns, source.encoder, _key(source.encoder))
         report = _Report(source, aggregate, packed.rows)
         try:
-            found = self._by_query(packed, rows, aggregate) if way == "aggregate" else self._by_sessions(packed, rows, aggregate)  # fmt: skip
+            run = self._by_query if way == "aggregate" else self._by_sessions
+            found = run(packed, rows, aggregate)
         except NullValueError as error:
             missing, all_rows = missing_count(table, error.column)
             raise NullValueError(error.column, missing, all_rows, error.choices) if missing else error from error
@@ -256,16 +258,16 @@ class PostgresEngine(Engine):
             tree.take(one.nodes)
         return aggregate.final(tree.state())
 
-    def _pack(self, table: PostgresTable, columns: Sequence[str]) -> Packed:
-        """Pack a table; the blocks of a query serve for as long as the engine lives."""
-        packed = pack(self.sessions.lead, table, columns)
+    def _pack(self, source: BlockSource, table: PostgresTable) -> Packed:
+        """Pack a table; the blocks of a query serve all passes of one source."""
+        packed = pack(self.sessions.lead, table, source.columns)
         if packed.temporary:
-            self._packed[id(table)] = packed
+            self._forget_query()
+            self._of_query = (source, packed)
         return packed
 
-    def _held(self, table: PostgresTable, columns: Sequence[str]) -> Packed | None:
-        found = self._packed.get(id(table))
-        return found if found is not None and [c.name for c in found.columns] == list(columns) else None
+    def _held(self, source: BlockSource) -> Packed | None:
+        return self._of_query[1] if self._of_query is not None and self._of_query[0] is source else None
 
     def _by_sessions(self, packed: Packed, rows: Rows, aggregate: Aggregate[Any, Any]) -> list[Folded]:
         shares = _shares(packed, self.workers, current_options().memory // 4)
@@ -378,12 +380,3 @@ def _key(encoder: BlockEncoder | None) -> str:
 
 
 _AGGREGATE = sql.SQL("SELECT {schema}.aggregate(number, rows, data, %b) FROM {table}")
-_ALLOWED = """
-SELECT to_regprocedure(n || '.call(bytea)') IS NOT NULL,
-  CASE WHEN to_regprocedure(n || '.call(bytea)') IS NOT NULL
-    THEN has_schema_privilege(n, 'USAGE') AND has_function_privilege(to_regprocedure(n || '.call(bytea)'), 'EXECUTE') END,
-  CASE WHEN to_regnamespace(n) IS NOT NULL THEN has_schema_privilege(n, 'CREATE') END,
-  to_regnamespace(n) IS NULL AND has_database_privilege(current_database(), 'CREATE')
-    OR to_regnamespace(n) IS NOT NULL AND has_schema_privilege(n, 'CREATE')
-FROM (SELECT %s::text AS n) AS named
-"""

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from braidwater.engines.postgres.packing import SCHEMA
-from braidwater.engines.postgres.sessions import of_server, open_session
+from braidwater.engines.postgres.sessions import of_server, open_session, permissions
 from braidwater.errors import UnsupportedError
 
 LANGUAGE = "plpython3u"
@@ -84,7 +84,7 @@ def _explained(error: psycopg.Error, session: psycopg.Connection[Any]) -> Except
             f"The server's Python cannot import braidwater ({text}). Start the server with PYTHONPATH={import_paths()} (on "
             "Debian in /etc/postgresql/VERSION/CLUSTER/environment), and see that its user may read these folders."
         )
-    return of_server(error, session)
+    return of_server(error)
 
 
 def import_paths() -> str:
@@ -115,26 +115,16 @@ def _looked_at(session: psycopg.Connection[Any]) -> Iterator[Finding]:
     offered = _one(session, "SELECT count(*) FROM pg_available_extensions WHERE name = 'plpython3u'")
     package = f"apt-get install postgresql-plpython3-{version // 10000}"
     yield Finding("PL/Python", bool(offered), "can be installed" if offered else f"is missing on the server: {package}")
-    there = _one(session, "SELECT to_regprocedure('braidwater.call(bytea)') IS NOT NULL")
-    yield Finding(
-        "schema braidwater",
-        bool(there),
-        "is installed" if there else "braidwater postgres install ADDRESS" + ("" if role else ", as a superuser"),
-    )
-    if not there:
+    allowed = permissions(session)
+    how = "braidwater postgres install ADDRESS" + ("" if role else ", as a superuser")
+    yield Finding("schema braidwater", allowed.installed, "is installed" if allowed.installed else how)
+    if not allowed.installed:
         return
-    may = _one(
-        session,
-        "SELECT has_schema_privilege('braidwater', 'USAGE') AND has_function_privilege('braidwater.call(bytea)', 'EXECUTE')",
-    )
-    yield Finding(
-        "permission", bool(may), "to run functions" if may else "braidwater postgres install ADDRESS --grant YOUR_ROLE"
-    )
-    create = _one(session, "SELECT has_schema_privilege('braidwater', 'CREATE')")
-    yield Finding(
-        "packed blocks", bool(create), "may be kept" if create else "GRANT CREATE ON SCHEMA braidwater TO YOUR_ROLE"
-    )
-    if not may:
+    how = "braidwater postgres install ADDRESS --grant YOUR_ROLE"
+    yield Finding("permission", allowed.call, "to run functions" if allowed.call else how)
+    how = "GRANT USAGE, CREATE ON SCHEMA braidwater TO YOUR_ROLE"
+    yield Finding("packed blocks", allowed.keep, "may be kept" if allowed.keep else how)
+    if not allowed.call:
         return
     try:
         seen = json.loads(_one(session, "SELECT braidwater.facts()"))
@@ -144,17 +134,9 @@ def _looked_at(session: psycopg.Connection[Any]) -> Iterator[Finding]:
     ours = ".".join(map(str, sys.version_info[:2]))
     same = seen["python"].startswith(ours)
     yield Finding("server's Python", same, f"{seen['python']}; the client's is {ours}, pickles need the same")
-    from braidwater import __version__
-
-    yield Finding(
-        "package", seen["braidwater"] == __version__, f"{seen['braidwater']} in the server, {__version__} here"
-    )
+    here = sys.modules["braidwater"].__version__
+    yield Finding("package", seen["braidwater"] == here, f"{seen['braidwater']} in the server, {here} here")
     yield Finding("torch", True, "can be imported" if seen["torch"] else "is not there: nets are trained on the client")
-
-
-_MAY_CALL = (
-    "SELECT has_schema_privilege('braidwater', 'USAGE') AND has_function_privilege('braidwater.call(bytea)', 'EXECUTE')"
-)
 
 
 def _package(session: psycopg.Connection[Any]) -> str:
@@ -185,7 +167,8 @@ _OBJECTS = (
     sql.SQL("DROP AGGREGATE IF EXISTS {schema}.aggregate(int4, int4, bytea[], bytea)"),
     sql.SQL(
         'CREATE AGGREGATE {schema}.aggregate(number int4, "rows" int4, data bytea[], request bytea) '
-        "(SFUNC = {schema}.transition, STYPE = bytea, COMBINEFUNC = {schema}.combine, FINALFUNC = {schema}.final, PARALLEL = SAFE)"
+        "(SFUNC = {schema}.transition, STYPE = bytea, COMBINEFUNC = {schema}.combine, FINALFUNC = {schema}.final, "
+        "PARALLEL = SAFE)"
     ),
     sql.SQL(
         "CREATE OR REPLACE VIEW {schema}.segments AS SELECT f->>'host' AS host, (f->>'process')::int AS process, "

@@ -50,7 +50,7 @@ class ServerComputedTable(ComputedTable):
                 with session.transaction():
                     return self._write(session, name, added)
             except psycopg.Error as error:
-                raise of_server(error, session) from error
+                raise of_server(error) from error
 
     def _write(self, session: psycopg.Connection[Any], name: str, added: list[pa.Field]) -> int:
         table = self._rows

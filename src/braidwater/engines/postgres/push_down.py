@@ -44,7 +44,7 @@ class PushedDown:
         return found
 
     def run(self, table: PostgresTable) -> tuple[Any, int] | None:
-        """The state and the rows; None where the ordinary way must be taken. The answer is not taken where a value was missing or not finite: blocks say which."""
+        """The state and the rows; None where a value is missing or not finite, for which the ordinary way has an error."""
         counted = exp.Count(this=exp.Star()).as_("rows")
         named = [figure.as_(f"f{place}", copy=False) for place, figure in enumerate(self.figures())]
         row = table.select(exp.select(counted, *named).from_("this")).to_pylist()[0]

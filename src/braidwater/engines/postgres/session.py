@@ -267,10 +267,9 @@ def facts() -> str:
     import os
     import platform
     import socket
+    import sys
     from importlib.util import find_spec
     from pathlib import Path
-
-    import braidwater
 
     seen = {
         "host": socket.gethostname(),
@@ -279,7 +278,7 @@ def facts() -> str:
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": sum(1 for _ in Path("/dev").glob("nvidia[0-9]*")),
         "python": platform.python_version(),
-        "braidwater": braidwater.__version__,
+        "braidwater": sys.modules["braidwater"].__version__,
         "torch": find_spec("torch") is not None,
     }
     return json.dumps(seen)

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from braidwater.errors import (
 )
 from braidwater.tables.postgres import READER, told
 
-_PACKAGE = str(Path(__file__).parents[2])
+_INSTALLED = ("site-packages", "dist-packages", sysconfig.get_paths()["stdlib"], str(Path(__file__).parents[2]))
 _PATIENCE = 15.0  # seconds that a server may take to come back
 _CALL = sql.SQL("SELECT {}.call(%b)").format(sql.Identifier(SCHEMA))
 
@@ -36,6 +37,15 @@ _PLACE = (
     "SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || d.oid FROM pg_database d "
     "WHERE d.datname = current_database()"
 )
+
+# out of the catalogue: to_regprocedure fails for a schema that one may not use
+_PERMISSIONS = """
+SELECT f.oid IS NOT NULL,
+  has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(f.oid, 'EXECUTE'),
+  CASE WHEN n.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE') ELSE has_schema_privilege(n.oid, 'CREATE') END
+FROM (SELECT %s::text AS name) AS named LEFT JOIN pg_namespace n ON n.nspname = named.name
+LEFT JOIN pg_proc f ON f.pronamespace = n.oid AND f.proname = 'call'
+"""
 
 
 def open_session(address: str, *, patience: float = 0.0, application: str = READER) -> psycopg.Connection[Any]:
@@ -54,6 +64,22 @@ def place_of(session: psycopg.Connection[Any]) -> str:
     """Which database of which server a session is of; as `PostgresTable.place`."""
     row = session.execute(_PLACE).fetchone()
     return "" if row is None else str(row[0])
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """Whether braidwater is installed in a database, and whether this role may run its functions and keep packed blocks."""
+
+    installed: bool
+    call: bool
+    keep: bool
+
+
+def permissions(session: psycopg.Connection[Any]) -> Permissions:
+    """What the role of a session may do."""
+    row = session.execute(_PERMISSIONS, [SCHEMA]).fetchone()
+    assert row is not None
+    return Permissions(*map(bool, row))
 
 
 class Sessions:
@@ -135,8 +161,7 @@ def request_of(value: Any) -> bytes:
 
 def _is_own(module: Any) -> bool:
     file = getattr(module, "__file__", None) or ""
-    installed = ("site-packages", "dist-packages", sysconfig.get_paths()["stdlib"], _PACKAGE)
-    return bool(file) and not any(place in file for place in installed)
+    return bool(file) and not any(place in file for place in _INSTALLED)
 
 
 def _call(session: psycopg.Connection[Any], request: bytes, worker: int) -> Any:
@@ -152,13 +177,15 @@ def execute(
     try:
         return session.execute(statement, values, binary=binary)  # type: ignore[call-overload, no-any-return]
     except psycopg.Error as error:
-        raise of_server(error, session) from error
+        raise of_server(error) from error
 
 
-def of_server(error: psycopg.Error, session: psycopg.Connection[Any]) -> BraidwaterError:
+def of_server(error: psycopg.Error) -> BraidwaterError:
     """An error of the server, with what to do about it."""
     text = str(error)
-    if session.closed or session.broken:
+    if isinstance(error, psycopg.InterfaceError) or (
+        isinstance(error, psycopg.OperationalError) and not error.sqlstate
+    ):
         return WorkerLostError(f"PostgreSQL ended a session: {' '.join(text.split())}")
     if isinstance(error, psycopg.errors.QueryCanceled):
         return CancelledError(f"PostgreSQL cancelled a statement: {' '.join(text.split())}")

@@ -74,7 +74,7 @@ class PackedStream(Table):
                     for row in copy.rows():
                         yield row[1], row[2]
             except psycopg.Error as error:
-                raise of_server(error, session) from error
+                raise of_server(error) from error
 
     def fingerprint(self) -> str | None:
         return self._table.fingerprint()

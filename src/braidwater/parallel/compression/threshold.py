@@ -12,6 +12,9 @@ from braidwater.errors import OptionError
 from braidwater.parallel.compression.base import Compression, Exchange, done
 from braidwater.parallel.compression.residuals import Residuals
 
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import GradBucket
+
 _SIGN = -(2**31)  # the top bit of an int32
 _PACE = 0.5  # the threshold goes with the square root of how far the share sent is from its target: in a step
 _RISE = 2.0  # up to twice as high,

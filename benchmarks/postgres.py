@@ -1,0 +1,121 @@
+"""Training inside PostgreSQL: CPU seconds of the server and the client together, one BLAS thread.
+
+python benchmarks/postgres.py --rows 1000000 --repeat 3
+
+Starts a server of its own (as the tests do), fills a table of 20 doubles and a label, and measures packing once, then models
+over warm sessions. CPU is that of this process and of the server's sessions. The figures of MADlib 2.1 for the same work
+on the same kind of machine (PostgreSQL 15, two cores) are printed beside ours; they were measured apart, not in this run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import numpy as np
+import psycopg
+
+from braidwater import KMeans, LinearRegression, LogisticRegression, table
+from braidwater.engines.postgres import PostgresEngine
+from braidwater.engines.postgres.install import install
+from braidwater.engines.postgres.packing import pack
+from braidwater.errors import ConvergenceWarning
+from postgres_server import Server, remove_server, start_server
+
+FEATURES = [f"x{number}" for number in range(20)]
+MADLIB = {"linear regression": 0.59, "logistic regression": 8.44, "k-means, k=8, 5 iterations": 15.6}
+
+
+def server_seconds(server: Server) -> float:
+    """CPU seconds of the sessions that are open; not of vacuum and checkpoints, which come when they come."""
+    postmaster = (server.folder / "data" / "postmaster.pid").read_text().split()[0]
+    total = 0.0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            title = (folder / "cmdline").read_text()
+        except OSError:
+            continue
+        if fields[1] == postmaster and "127.0.0.1" in title:
+            total += sum(map(int, fields[11:13]))
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def measured(server: Server, work: Callable[[], object], repeat: int) -> dict[str, float]:
+    """The least of `repeat` runs: neighbours only add."""
+    found = []
+    for _ in range(repeat):
+        cpu, begun = server_seconds(server) + time.process_time(), time.perf_counter()
+        work()
+        found.append((server_seconds(server) + time.process_time() - cpu, time.perf_counter() - begun))
+    return {"cpu": round(min(cpu for cpu, _ in found), 3), "wall": round(min(wall for _, wall in found), 3)}
+
+
+def fill(address: str, rows: int) -> None:
+    columns = ", ".join(f"(random() * 2 - 1)::float8 AS {name}" for name in FEATURES)
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(
+            f"CREATE TABLE points AS SELECT *, x0 - x1 + random() AS t, (random() < 1 / (1 + exp(-x0 - x1)))::int AS y FROM "
+            f"(SELECT {columns} FROM generate_series(1, {rows})) AS drawn"
+        )
+        connection.execute("VACUUM ANALYZE points")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)  # five iterations are what is compared
+    server = start_server(shared_buffers="1GB")
+    results: dict[str, dict[str, float]] = {}
+    try:
+        install(server.address())
+        fill(server.address(), given.rows)
+        rows = table(f"{server.address()}::points")
+        for workers in (1, 2):
+            with PostgresEngine(server.address(), workers, executor="sessions") as engine:
+                if workers == 1:
+                    results["packing"] = measured(
+                        server, lambda e=engine: pack(e.sessions.lead, rows, [*FEATURES, "t"]), 1
+                    )
+                suffix = "" if workers == 1 else ", two sessions"
+                jobs: dict[str, Callable[[], object]] = {
+                    "linear regression": lambda e=engine: LinearRegression().fit(
+                        rows, label="t", exclude=["y"], engine=e
+                    ),
+                    "logistic regression": lambda e=engine: LogisticRegression().fit(
+                        rows, label="y", exclude=["t"], engine=e
+                    ),
+                    "k-means, k=8, 5 iterations": lambda e=engine: KMeans(8, init=_centers(), max_iter=5, n_init=1).fit(
+                        rows, features=FEATURES, engine=e
+                    ),
+                }
+                for name, work in jobs.items():
+                    work()  # kernels are compiled, blocks are kept
+                    results[name + suffix] = measured(server, work, given.repeat)
+    finally:
+        remove_server(server)
+    for name, found in results.items():
+        beside = f"   MADlib 2.1: {MADLIB[name]} CPU s" if name in MADLIB else ""
+        print(f"{name:<42} {found['cpu']:7.3f} CPU s {found['wall']:7.3f} s{beside}")
+    if given.json:
+        given.json.write_text(json.dumps({"rows": given.rows, "load": os.getloadavg(), "results": results}, indent=1))
+
+
+def _centers() -> np.ndarray:
+    return np.random.default_rng(0).uniform(-1, 1, (8, len(FEATURES)))
+
+
+if __name__ == "__main__":
+    main()
