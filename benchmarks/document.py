@@ -17,7 +17,7 @@ from ratios_chart import ratios_chart
 DOCS = RESULTS.parent.parent / "docs"
 Document = dict[str, Any]
 ORDER = ("logistic_regression", "path_of_penalties", "linear_regression", "k_means", "pca", "sgd", "warm_pass", "memory",
-         "trainer", "all_reduce", "mini_batches", "startup")  # fmt: skip
+         "trainer", "all_reduce", "strategies", "feeding", "mini_batches", "startup")  # fmt: skip
 
 HEAD = """# How fast
 
@@ -42,6 +42,13 @@ NOTES = {
     "path_of_penalties": "The disk is the limit when the cache does not fit into free memory: here the cache is read with "
     "O_DIRECT as if there were none, and was written before. One fit is that of the smallest penalty.",
     "memory": "Of the whole process, interpreter, numpy, DuckDB, pyarrow and numba among it.",
+    "strategies": "The plan is asked before each training, and trains nothing. Wall seconds are those of the whole training: "
+    "reading, starting processes, epochs and their validation; those to an accuracy leave out the epochs after it. Of the "
+    "ensemble only the last epoch is validated. Sent is what worker 0 handed to others. Two workers compute with one thread "
+    "each, `Single` with two.",
+    "feeding": "Of the mini-batches, seconds are those of a million rows or images, after an epoch that is not counted, in a "
+    "process that is kept to one core; a CPU second counts all its threads. Trainers wait between a step and the next; a step of "
+    "the net here takes about a millisecond.",
     "logistic_regression": "dask-ml holds the rows in memory, which is its quickest way. The same loss is reached by all.",
 }
 

@@ -109,6 +109,13 @@ GOALS = (
            "DistributedDataParallel by hand, with start"),
     faster("mini_batches", "braidwater, block cache on disk", 10, "mini-batches against a DataLoader, a sample at a time",
            "DataLoader", "DataLoader, a sample at a time", "DataLoader, 2 workers"),
+    Goal("feeding", "rows of mini-batches in memory, a second, against a random gather from a tensor, one core", 1, True,
+         times("rows: braidwater, blocks in memory", "rows: gather from a tensor")),
+    Goal("feeding", "… images of 32 x 32 x 3 bytes", 1, True,
+         times("images: braidwater, blocks in memory", "images: gather from a tensor")),
+    Goal("feeding", "a trainer's wait for rows, steps of a millisecond", 0.02, False,
+         value("trainer: wait for rows, blocks in memory", "waiting"), "%"),
+    Goal("feeding", "… from a block file", 0.02, False, value("trainer: wait for rows, block file", "waiting"), "%"),
     Goal("startup", "CPU of `braidwater --help`", 0.3, False, quantity("braidwater --help", "cpu"), "s"),
     Goal("startup", "CPU of `import braidwater`", 0.3, False, quantity("import braidwater", "cpu"), "s"),
 )  # fmt: skip

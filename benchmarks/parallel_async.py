@@ -229,7 +229,7 @@ def image_training() -> Any:
         module,
         LOSSES["cross_entropy"].function,
         OptimizerPlan("sgd", RATE, {"momentum": 0.9}),
-        RowForm(design_of([], [], label="y"), image="image"),
+        RowForm(design_of([], [], label="y"), whole="image"),
         input_scale=1 / 255,
         epochs=IMAGE_EPOCHS,
         batch_size=IMAGE_BATCH,
@@ -297,11 +297,17 @@ def accuracy(data: Path) -> Found:
     values = {f"{name} | alike": v for name, v in run_gang(partial(member, rows=alike), WORKERS)[0].items()}
     values |= {f"{name} | sorted": v for name, v in run_gang(partial(member, rows=sorted_by_class), WORKERS)[0].items()}
     whole = image_training()
+
+    def served(rate: float, optimizer: str = "sgd") -> Any:
+        """Without momentum: workers that do not wait for each other make some of their own (Mitliagkas et al. 2016)."""
+        return replace(whole, optimizer=optimizer_of({"optimizer": optimizer, "rate": rate}))
+
     two = replace(whole, module=EnsembleModule([whole.module, image_training().module]))
     for name, strategy, own in (
         ("one process", Single(), whole),
-        ("parameter server", ParameterServer(2), whole),
-        ("parameter server, pushes and pulls every 8", ParameterServer(2, push_every=8, pull_every=8), whole),
+        ("parameter server", ParameterServer(2), served(0.05)),
+        ("parameter server, pushes and pulls every 8", ParameterServer(2, push_every=8, pull_every=8), served(0.02)),
+        ("parameter server, Adagrad", ParameterServer(2), served(0.01, "adagrad")),
         ("ensemble of two on parts", Ensemble(2), two),
     ):
         trained = strategy.train(own, alike, LocalEngine(WORKERS))

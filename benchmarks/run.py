@@ -19,6 +19,9 @@ QUICK_ROWS = {
     "pca.py": 200_000,
     "k_means.py": 200_000,
     "sgd.py": 200_000,
+    "groups.py": 200_000,
+    "cross_validation.py": 200_000,
+    "search.py": 20,
     "logistic_regression.py": 200_000,
     "path_of_penalties.py": 200_000,
     "warm_pass.py": 1_000_000,
@@ -26,6 +29,16 @@ QUICK_ROWS = {
     "deep/trainer.py": 8_000,
     "deep/all_reduce.py": 24_000,  # with fewer there are no turns to compare
     "deep/mini_batches.py": 50_000,
+    "deep/parallel_model.py": 2_048,
+    "feeding.py": 40_000,
+    "parallel_sync.py": 8_000,
+    "parallel_async.py": 16_000,
+    "strategies.py": 2_000,
+}
+# those with options of their own, quick and in full; they print and keep nothing
+OWN_OPTIONS = {
+    "prediction.py": (["--steps", "20", "--only", "MLP"], []),
+    "postgres.py": (["--rows", "50000", "--repeat", "1"], []),
 }
 
 
@@ -37,11 +50,15 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="braidwater-quick-") as folder:
         failed = []
-        for script, rows in QUICK_ROWS.items():
+        quick = {
+            script: ["--rows", str(rows), "--rounds", "1", "--results", folder] for script, rows in QUICK_ROWS.items()
+        }
+        full = {script: ["--rounds", str(given.rounds)] for script in QUICK_ROWS}
+        for script, (few, all_) in OWN_OPTIONS.items():
+            quick[script], full[script] = few, all_
+        for script, options in (quick if given.quick else full).items():
             if given.only and Path(script).stem not in given.only:
                 continue
-            quick = ["--rows", str(rows), "--rounds", "1", "--results", folder]
-            options = quick if given.quick else ["--rounds", str(given.rounds)]
             print(f"== {script}", flush=True)
             if subprocess.run([sys.executable, str(HERE / script), *options], check=False).returncode:
                 failed.append(script)

@@ -1,8 +1,8 @@
 """One convolutional net by every strategy: time, bytes and epochs to a stated accuracy, beside what the plan said before.
 
 Two workers, Fashion-MNIST and CIFAR-10 (found in the folder BRAIDWATER_DATA). Rows lie in random order, or sorted by class, where
-workers that stay with their own part of the table learn little and the plan should say so. Every contender is trained once, after
-a short training that is not counted.
+workers that stay with their own part of the table learn little and the plan should say so. Every contender is trained once,
+after a short training that is not counted.
 
 python benchmarks/strategies.py
 """
@@ -16,9 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pictures import SHAPES, file_of, write_pictures
-
 from harness import Benchmark, Found
+from pictures import SHAPES, file_of, write_pictures
 
 EPOCHS, BATCH, RATE, TEST = 6, 128, 2e-3, 2_000
 TARGET = {"fashion": 0.85, "cifar": 0.50}
@@ -121,16 +120,18 @@ def foretell(pictures: str, data: Path) -> Found:
     return Found(f"fastest: {', then '.join(f'{name} ({prices[name]:.1f} s)' for name in order[:4])}", prices)
 
 
+NAMES = ("Single", "AllReduce", "AllReduce, threshold", "Sharded", "TensorParallel", "SpatialParallel", "Pipeline",
+         "Mesh, 2 x data", "Averaging, every epoch", "Averaging, every 8 steps", "Hierarchical, 2 x 1, every 8 steps",
+         "DiLoCo, every 32 steps", "ElasticAveraging, every 10 steps", "ParameterServer", "Ensemble of two")  # fmt: skip
+SORTED = ("AllReduce", "Averaging, every epoch", "Averaging, every 8 steps")
+
 for _pictures, _title in TITLE.items():
     bench.contender(f"{_title}: the plan, before", once=True)(partial(foretell, _pictures))
-    for _name in ("Single", "AllReduce", "AllReduce, threshold", "Sharded", "TensorParallel", "SpatialParallel", "Pipeline",
-                  "Mesh, 2 x data", "Averaging, every epoch", "Averaging, every 8 steps", "Hierarchical, 2 x 1, every 8 steps",
-                  "DiLoCo, every 32 steps", "ElasticAveraging, every 10 steps", "ParameterServer", "Ensemble of two"):  # fmt: skip
+    for _name in NAMES:
         bench.contender(f"{_title}: {_name}", ours=True, once=True)(partial(train, _pictures, _name, ""))
-for _name in ("AllReduce", "Averaging, every epoch", "Averaging, every 8 steps"):
-    bench.contender(f"Fashion-MNIST sorted by class: {_name}", ours=True, once=True)(
-        partial(train, "fashion", _name, "-sorted")
-    )
+for _name in SORTED:
+    title = f"Fashion-MNIST sorted by class: {_name}"
+    bench.contender(title, ours=True, once=True)(partial(train, "fashion", _name, "-sorted"))
 
 
 if __name__ == "__main__":

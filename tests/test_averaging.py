@@ -20,7 +20,7 @@ from braidwater.testing.strategies import _mlp_training, _points, _train, uneven
 WORKERS = 2
 PLAIN = DiLoCo(WORKERS, every=5)
 STREAM = DiLoCo(WORKERS, every=6, fragments=2, delay=2, mixing=0.5)
-FEW_ROWS = replace(_mlp_training(), batch_size=1, epochs=1)  # one of the workers has no row in a step
+FEW_ROWS = replace(_mlp_training(), batch_size=2, epochs=1)  # in one of 101 steps a worker has no row
 TRAINING = replace(_mlp_training(), epochs=2)
 STEPS = 26  # of both epochs
 

@@ -162,19 +162,18 @@ def test_a_member_that_was_stopped_is_missed_where_the_others_wait(processes):
     def member(told):
         import torch.distributed as dist
 
-        enter("step", 17 + told.rank)
-        if told.rank == 1:
+        if told.rank == 2:
+            enter("the rows of step", 17)
             time.sleep(1.5)  # it says twice a second what it is at
             os.kill(os.getpid(), signal.SIGSTOP)
+        enter("step", 17)
         dist.barrier()
 
     heard = []
-    with (
-        listen(heard.append),
-        pytest.raises(WorkerLostError, match=r"Worker 1 .* step 17 within 3 s: it has been at step 18 .*said nothing"),
-    ):
-        run_gang(member, 2, timeout=3.0)
-    assert [event.worker for event in heard if isinstance(event, WorkerLost)] == [1]
+    expected = r"Worker 2 of 3 did not come to step 17 within 3 s: it has been at the rows of step 17 .*said nothing"
+    with listen(heard.append), pytest.raises(WorkerLostError, match=expected):
+        run_gang(member, 3, timeout=3.0)
+    assert [event.worker for event in heard if isinstance(event, WorkerLost)] == [2]
     assert not any(alive(process) for process in processes)
 
 

@@ -62,7 +62,9 @@ pictures, classes = read_pictures()
 shape = pictures.shape[1:]
 table = bw.table(pa.table({"picture": pa.array([one.tobytes() for one in pictures]), "class": classes}))
 train, test = bw.train_test_split(table, test=0.25, seed=0)
-print(f"{len(pictures):,} pictures of {shape[0]} x {shape[1]}, {len(set(classes.tolist()))} classes")
+print(
+    f"{len(pictures):,} pictures of {shape[0]} x {shape[1]}, {len(set(classes.tolist()))} classes; {os.cpu_count()} cores"
+)
 
 # %% [markdown]
 # ## One training, and what it will cost
@@ -98,7 +100,7 @@ for record in trainer.history_:
 strategies = {
     "single": bw.Single(),
     "all_reduce": bw.AllReduce(workers=2),
-    "all_reduce, threshold": bw.AllReduce(workers=2, compression="threshold"),
+    "all_reduce, bf16": bw.AllReduce(workers=2, compression="bf16"),
     "sharded": Sharded(workers=2, min_parameters=1_000),
     "tensor_parallel": TensorParallel(workers=2),
     "spatial": SpatialParallel(workers=2),
@@ -170,8 +172,8 @@ print(f"\nfastest: {fastest!r}; the plan had named {named!r}")
 # the held-out rows.
 #
 # Strategies that part the rows of a step, or the net, and sum what they must (all-reduce, sharded, tensor, spatial, pipeline,
-# mesh) end at the loss of one process, to the rounding of float32. Those that leave the workers on their own for a while send
-# less, and learn something else:
+# mesh) end at the loss of one process, to the rounding of float32; bf16 rounds what is sent. Those that leave the workers on
+# their own for a while send less, and learn something else:
 
 # %%
 shown = {

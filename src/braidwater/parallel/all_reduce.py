@@ -42,7 +42,8 @@ class AllReduce(Strategy):
     `compression` makes the gradients smaller, and the training no longer exact: ``"fp16"``, ``"bf16"``, ``"power_sgd"``,
     ``"threshold"``, or an object of `braidwater.parallel.compression` with options. `transport` says how workers on
     processors talk: through memory that they share ("shared_memory", faster), through sockets while gradients are still
-    being made ("gloo"), or the former where all of them are on one machine and nothing is compressed ("auto").
+    being made ("gloo"), or the former where all of them are on one machine and nothing is compressed ("auto"). Where other
+    programs keep the cores busy, "gloo" can be the quicker one: its threads wait beside the computing.
     `find_unused_parameters` is for modules that leave out parameters in some steps; without it they are refused.
     """
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,12 +27,14 @@ from braidwater.blocks.windows import RowForm
 from braidwater.encoding.design import Design, NumberTerm, design_of
 from braidwater.engines.base import Engine
 from braidwater.engines.local import LocalEngine
+from braidwater.errors import WorkerError
 from braidwater.parallel.base import Data, Strategy, Trained, Training
 from braidwater.parallel.ensemble import Ensemble, EnsembleModule
 from braidwater.parallel.single import Single
 
 UNEVEN_UNITS = (50, 64, 7, 1, 79)  # rows; 201 in all, which neither 2 workers nor a batch of 16 divide
 WIDTH = 6
+FAILING_CALL = 20  # of the loss, in a worker: 13 steps are an epoch
 
 
 def check_every_row_counts_once(strategy: Strategy) -> None:
@@ -79,11 +83,36 @@ def check_the_loss_sinks_and_the_module_is_kept(strategy: Strategy) -> None:
     assert losses[-1] < 0.9 * losses[0], f"{strategy}: losses {losses}"
 
 
+def check_an_interrupted_training_goes_on_as_if_nothing_had_happened(strategy: Strategy) -> None:
+    """A worker fails in the middle of the second epoch; from the checkpoint before, the weights come out the same bit for bit.
+
+    Where runs cannot be repeated, it still goes on to its end.
+    """
+    whole = _trained_mlp(strategy)
+    with TemporaryDirectory(prefix="braidwater-law-") as folder:
+        training = replace(_mlp_training(), checkpoint=str(Path(folder) / "checkpoints"), checkpoint_every=5)
+        failing = replace(training, loss=_FailsOnce(str(Path(folder) / "failed")))
+        try:
+            _train(strategy, failing, _points())
+        except (WorkerError, _WantedError):
+            resumed = _train(strategy, failing, _points())
+        else:
+            raise AssertionError(f"{strategy}: the error of a worker did not arrive")
+    assert [record["epoch"] for record in resumed.history] == [record["epoch"] for record in whole.history]
+    if strategy.reproducible:
+        for name, weights in whole.weights.items():
+            assert torch.equal(weights, resumed.weights[name]), f"{strategy}: {name} differs after an interruption"
+        # sums of the losses before and after the checkpoint round otherwise than their sum in one go
+        losses = [[record["loss"] for record in found.history] for found in (whole, resumed)]
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-12, err_msg=str(strategy))
+
+
 STRATEGY_CHECKS: tuple[Callable[[Strategy], None], ...] = (
     check_every_row_counts_once,
     check_same_seed_gives_the_same_weights,
     check_exact_strategies_equal_one_process,
     check_the_loss_sinks_and_the_module_is_kept,
+    check_an_interrupted_training_goes_on_as_if_nothing_had_happened,
 )
 
 
@@ -134,6 +163,25 @@ class _CountGradients(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 parameter += parameter.grad != 0
+
+
+class _WantedError(Exception):
+    """What `_FailsOnce` raises."""
+
+
+class _FailsOnce:
+    """A squared error that fails when it is called for a while, unless the file `mark` says that it has."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = Path(mark)
+        self.calls = 0
+
+    def __call__(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.calls > FAILING_CALL and not self.mark.exists():
+            self.mark.touch()
+            raise _WantedError
+        return _squared_error(output, target)
 
 
 def _own_output(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
