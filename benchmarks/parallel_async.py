@@ -305,8 +305,8 @@ def accuracy(data: Path) -> Found:
     two = replace(whole, module=EnsembleModule([whole.module, image_training().module]))
     for name, strategy, own in (
         ("one process", Single(), whole),
-        ("parameter server", ParameterServer(2), served(0.05)),
-        ("parameter server, pushes and pulls every 8", ParameterServer(2, push_every=8, pull_every=8), served(0.02)),
+        ("parameter server", ParameterServer(2), served(0.1)),
+        ("parameter server, pushes and pulls every 8", ParameterServer(2, push_every=8, pull_every=8), served(0.05)),
         ("parameter server, Adagrad", ParameterServer(2), served(0.01, "adagrad")),
         ("ensemble of two on parts", Ensemble(2), two),
     ):

@@ -19,7 +19,7 @@ from typing import Any
 from harness import Benchmark, Found
 from pictures import SHAPES, file_of, write_pictures
 
-EPOCHS, BATCH, RATE, TEST = 6, 128, 2e-3, 2_000
+EPOCHS, BATCH, RATE, TEST = 5, 128, 2e-3, 2_000
 TARGET = {"fashion": 0.85, "cifar": 0.50}
 TITLE = {"fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
 

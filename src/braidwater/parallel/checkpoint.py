@@ -185,10 +185,12 @@ class Checkpoints:
             shutil.rmtree(folder, ignore_errors=True)
 
     def clear(self) -> None:
-        """Remove all checkpoints and what was left half written."""
+        """Remove all checkpoints and what was left half written, those of the parts of a training too."""
         for folder in self._finished():
             self._remove(folder)
         self.sweep()
+        for part in {found.parent for found in self.path.glob("*/step-*")}:
+            Checkpoints(part, self.identity).clear()
 
     def _finished(self) -> list[Path]:
         return sorted(self.path.glob("step-*")) if self.path.is_dir() else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal
 
@@ -37,7 +38,7 @@ class Ensemble(Strategy):
     is in the last one.
 
     Nothing is sent between workers but the rows' places and the trained weights. A worker that dies is replaced, and its member
-    begun anew, `max_restarts` times.
+    begun anew (or from its last checkpoint, where the training has a folder for them), `max_restarts` times.
     """
 
     name: ClassVar[str] = "ensemble"
@@ -61,10 +62,6 @@ class Ensemble(Strategy):
                 f"Ensemble trains a module with members, and {type(whole).__name__} has none. Give the trainer "
                 "braidwater.deep.ensemble, or EnsembleModule([module, module, ...])."
             )
-        if training.checkpoint is not None:
-            raise UnsupportedError(
-                "Ensemble writes no checkpoints: a member that is lost is trained anew. Use checkpoint=None."
-            )
         members = self._train_members(whole, training, data, engine)
         combined = copy.deepcopy(whole).to(torch.float64 if training.precision == "float64" else torch.float32)
         for number, found in members.items():
@@ -72,7 +69,11 @@ class Ensemble(Strategy):
         history = _mean_history([found.history for found in members.values()])
         if combined.learns_to_combine:
             rows = RowPick("held out", training.seed, held_out=self.held_out)
-            own = replace(training_of(training, rows), module=combined.freeze_members())
+            own = replace(
+                training_of(training, rows),
+                module=combined.freeze_members(),
+                checkpoint=_below(training.checkpoint, "combination"),
+            )
             trained = run_epochs(own, replace(data, validation=None), PickingReplica(rows), strategy=self.name)
             combined.load_state_dict(trained.weights)
         history[-1] |= _validation(replace(training, module=combined), data)
@@ -89,7 +90,8 @@ class Ensemble(Strategy):
         for number, module in enumerate(whole.members):
             rows = RowPick(self.data, training.seed, number, count, held_out)
             seed = int(np.random.SeedSequence([training.seed, number]).generate_state(1)[0])
-            own = replace(training_of(training, rows), module=module, seed=seed)
+            folder = _below(training.checkpoint, f"member-{number}")
+            own = replace(training_of(training, rows), module=module, seed=seed, checkpoint=folder)
             if trained_parameters(module):
                 arguments = (own, data.for_members(), rows)
                 tasks.append(Task(f"member {number}", _train_member, arguments, retries=training.max_restarts))
@@ -105,6 +107,11 @@ class Ensemble(Strategy):
             last = outcome.value.history[-1]
             emit(Metric(name="member_loss", value=last["loss"], step=len(found), worker=outcome.worker))
         return dict(sorted(found.items()))
+
+
+def _below(folder: str | None, name: str) -> str | None:
+    """The folder for the checkpoints of a part of the training."""
+    return None if folder is None else str(Path(folder) / name)
 
 
 def _train_member(training: Training, data: Data, rows: RowPick) -> Trained:
