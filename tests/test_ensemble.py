@@ -1,7 +1,6 @@
 """Ensembles: their rows, how they combine, and that they are better than their members."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ from braidwater.parallel import Ensemble
 from braidwater.parallel.ensemble import EnsembleModule
 from braidwater.parallel.ensemble.rows import RowPick
 from braidwater.tables import table, train_test_split
-from braidwater.testing.strategies import _mlp_training, _points, _row_training, _train, uneven_store
+from braidwater.testing.strategies import _mlp_training, _row_training, uneven_store
 
 ROWS = np.arange(100_000)
 
@@ -157,8 +156,6 @@ def test_learned_weights_trust_the_better_member(digits):
 def test_a_module_without_members_is_refused():
     with pytest.raises(UnsupportedError, match=r"Sequential has none"):
         Ensemble().train(_mlp_training(), None, None)
-    with pytest.raises(UnsupportedError, match="checkpoint"):
-        _train(Ensemble(), replace(_mlp_training(), checkpoint="points"), _points())
 
 
 @pytest.mark.parametrize("options", [{"workers": 0}, {"data": "half"}, {"held_out": 0.0}])

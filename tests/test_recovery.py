@@ -45,4 +45,4 @@ def test_no_row_is_lost_and_none_counts_twice(last, tmp_path):
     assert set(trained.weights["count.weight"][:, 0].tolist()) == {1.0}
     lost = next(event.time for event in heard if isinstance(event, WorkerLost))
     again = max(event.time for event in heard if isinstance(event, PassStarted))
-    assert 0 < again - lost < 30, "seconds; measured 2 on a machine that does nothing else"
+    assert 0 < again - lost < 30  # seconds, on a machine that does other things too

@@ -1,7 +1,8 @@
 """The tutorials run, and their pages show what they say."""
 
-import importlib.util
 import re
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from braidwater.parallel import STRATEGIES
 TUTORIALS = Path(__file__).parent.parent / "docs" / "tutorials"
 PAGES = {"building_brains.py": "building-brains.md"}
 
-spec = importlib.util.spec_from_file_location("render", TUTORIALS / "render.py")
-render = importlib.util.module_from_spec(spec)
+spec = spec_from_file_location("render_tutorial", TUTORIALS / "render.py")
+render = sys.modules[spec.name] = module_from_spec(spec)
 spec.loader.exec_module(render)
 
 
@@ -49,6 +50,7 @@ def test_a_page_shows_the_cells_of_its_tutorial(tutorial):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a dozen gangs are started, which takes long where others use the machine
 def test_the_same_net_is_trained_by_every_strategy(tmp_path, monkeypatch):
     monkeypatch.delenv("BRAIDWATER_DATA", raising=False)
     names = render.render(TUTORIALS / "building_brains.py", tmp_path)

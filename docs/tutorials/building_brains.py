@@ -168,8 +168,8 @@ print(f"\nfastest: {fastest!r}; the plan had named {named!r}")
 
 # %% [markdown]
 # *Planned* and *took* are the whole training, the start of processes included; *an epoch* is the median without it. *Sent* is
-# what worker 0 handed to others (of the parameter server: what its server received and sent); *loss* and *accuracy* are of
-# the held-out rows.
+# what worker 0 handed to others (of the parameter server: what its server received and sent; averaging by epochs is done by
+# threads of one process, which send nothing); *loss* and *accuracy* are of the held-out rows.
 #
 # Strategies that part the rows of a step, or the net, and sum what they must (all-reduce, sharded, tensor, spatial, pipeline,
 # mesh) end at the loss of one process, to the rounding of float32; bf16 rounds what is sent. Those that leave the workers on

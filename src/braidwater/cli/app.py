@@ -21,7 +21,10 @@ Estimator = Annotated[
     str, typer.Argument(help="logistic_regression, linear_regression, k_means, pca, mlp, cnn; or JOB.toml.")
 ]
 Rows = Annotated[
-    str, typer.Argument(metavar="TABLE", help="A file, glob, folder, FILE.duckdb::TABLE, postgresql://…::TABLE, or ::SELECT …")
+    str,
+    typer.Argument(
+        metavar="TABLE", help="A file, glob, folder, FILE.duckdb::TABLE, postgresql://…::TABLE, or ::SELECT …"
+    ),
 ]
 MaybeRows = Annotated[str | None, typer.Argument(metavar="TABLE", help="A file, glob, folder, or FILE.duckdb::TABLE.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL_DIR", help="A folder that train wrote.")]

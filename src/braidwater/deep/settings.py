@@ -16,6 +16,7 @@ from braidwater.deep.metrics import find_metrics
 from braidwater.deep.optimizers import OptimizerChoice, OptimizerPlan
 from braidwater.deep.schedules import Schedule, find_schedule
 from braidwater.encoding import FittedEncoding
+from braidwater.engines.base import TIMEOUT
 from braidwater.errors import LabelError, OptionError
 from braidwater.parallel import Strategy, Training, strategy_class
 from braidwater.parallel.augmentation import Augmentation, find_augmentations
@@ -72,6 +73,7 @@ class Settings:
         checkpoint_every: int | Literal["epoch"] = "epoch",
         resume: bool = True,
         max_restarts: int = 0,
+        timeout: float = TIMEOUT,
         max_rollbacks: int = 0,
         augment: str | Augmentation | Sequence[str | Augmentation] = (),
         recompute: bool | Sequence[str] = False,
@@ -105,6 +107,7 @@ class Settings:
         self.checkpoint_every = checkpoint_every
         self.resume = resume
         self.max_restarts = max_restarts
+        self.timeout = timeout
         self.max_rollbacks = max_rollbacks
         self.augment = find_augmentations(augment)
         self.recompute = recompute if isinstance(recompute, bool) else tuple(recompute)
@@ -125,6 +128,8 @@ class Settings:
         for name, value in (("max_restarts", self.max_restarts), ("max_rollbacks", self.max_rollbacks)):
             if not isinstance(value, int) or value < 0:
                 raise OptionError(name, value, "0 or more")
+        if not self.timeout > 0:
+            raise OptionError("timeout", self.timeout, "seconds above 0")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise OptionError("clip_norm", self.clip_norm, "a norm above 0")
         if self.checkpoint_every != "epoch" and (
@@ -174,6 +179,7 @@ class Settings:
             checkpoint=self.checkpoint,
             checkpoint_every=self.checkpoint_every,
             max_restarts=self.max_restarts,
+            timeout=self.timeout,
             max_rollbacks=self.max_rollbacks,
             augmentations=self.augment,
             recompute=self.recompute,
