@@ -54,7 +54,8 @@ class Trainer(Settings):
     `precision` is ``"float32"``, ``"float64"``, or mixed: ``"bf16"``, ``"fp16"`` (with a loss scale that follows the gradients).
     `augment` changes training images at random (`Flip`, `Crop`, `Erase`, or an `Augmentation` of your own) on the workers.
     `recompute` saves the memory of activations: True, or patterns of names of layers that are computed again on the way back.
-    A worker that keeps the others waiting for `timeout` seconds is an error that names it. With `max_rollbacks` a loss that is not finite sends training back to its last checkpoint at half the learning rate.
+    A worker that keeps the others waiting for `timeout` seconds is an error that names it. With `max_rollbacks` a loss
+    that is not finite sends training back to its last checkpoint at half the learning rate.
 
     With `checkpoint` (a folder) training goes on after a crash as if nothing had happened: on one worker the final weights
     are those of a run that was never interrupted, bit for bit.

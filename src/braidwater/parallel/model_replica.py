@@ -61,7 +61,6 @@ class ModelReplica(GroupReplica):
             module,
             process_group=self.grid.group(*self.averaged_over),
             gradient_as_bucket_view=True,
-            broadcast_buffers=self.data_size > 1,
         )
         return self._wrapped
 
