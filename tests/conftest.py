@@ -11,6 +11,8 @@ from hypothesis import settings
 
 from braidwater.options import options
 
+pytest_plugins = ["postgres_server"]
+
 settings.register_profile("braidwater", deadline=None)  # a busy machine is no reason to fail
 settings.load_profile("braidwater")
 

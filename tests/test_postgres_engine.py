@@ -31,7 +31,6 @@ from braidwater.testing import ENGINE_CHECKS, engines
 if TYPE_CHECKING:
     from postgres_server import Server
 
-pytest_plugins = ["postgres_server"]
 _numbers = itertools.count()
 # The engine hands these to the local one; once, from rows in the server, shows that it does
 LOCAL = ("_task", "_gang", "_member")

@@ -27,7 +27,6 @@ from braidwater.testing.tables import example_rows
 if TYPE_CHECKING:
     from postgres_server import Server
 
-pytest_plugins = ["postgres_server"]
 _numbers = itertools.count()
 
 
