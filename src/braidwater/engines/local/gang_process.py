@@ -19,6 +19,8 @@ from typing import Any
 
 import cloudpickle
 
+from braidwater.errors import WorkerError
+
 Message = tuple["GangProcess", tuple[Any, ...]]
 
 _BOOT = "from braidwater.engines.local.gang_member import main; main({line})"
@@ -75,7 +77,9 @@ class GangProcess:
     @property
     def timed_out(self) -> bool:
         """Whether its error is that it waited in vain."""
-        return self.error is not None and _NO_TIME.search(self.error.words) is not None
+        if self.error is None or not isinstance(self.error.cause, RuntimeError | TimeoutError | WorkerError | None):
+            return False  # torch's are RuntimeErrors; a name in somebody's code may sound like one
+        return _NO_TIME.search(self.error.words) is not None
 
     @property
     def out_of_memory(self) -> bool:
