@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import torch
 
 from braidwater.blocks.base import Array
 from braidwater.blocks.mini_batches import MiniBatch
@@ -17,6 +15,7 @@ from braidwater.deep.layers import find_layers
 from braidwater.options import current_options
 from braidwater.parallel import Training
 from braidwater.parallel.base import Replica
+from braidwater.parallel.device import torch_threads
 from braidwater.parallel.learner import Learner
 from braidwater.parallel.loop import own_random_numbers
 from braidwater.planner.base import Layer, StepTimes
@@ -49,7 +48,7 @@ def time_steps(training: Training, features: Array, workers: int | None = None) 
     with own_random_numbers(training.seed, 0):
         learner = Learner(training, Replica(), 1)
         step = partial(_step, learner, features)
-        with _threads(max(cores // count, 1)):
+        with torch_threads(cores // count):
             large, small = _fastest(partial(step, part)), _fastest(partial(step, few))
             update = _fastest(learner.optimizer.step)
             learner.module.eval()
@@ -57,7 +56,7 @@ def time_steps(training: Training, features: Array, workers: int | None = None) 
                 learner.module, learner.tensors(_batch(training, features[:part]))[0], timed=True
             ).layers
             learner.module.train()
-        with _threads(cores):
+        with torch_threads(cores):
             alone = _fastest(partial(step, len(features)))
     row = max(large - small, 0.0) / (part - few) if part > few else 0.0
     return StepTimes(max(large - update - part * row, 0.0), row, update, alone), layers
@@ -86,13 +85,3 @@ def _fastest(function: Callable[[], object]) -> float:
         if time.perf_counter() - begun > _ONE:
             break
     return best
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

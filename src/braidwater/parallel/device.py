@@ -1,6 +1,9 @@
-"""Where a worker computes: the processor, or one of the GPUs."""
+"""Where a worker computes: the processor, with so many threads, or one of the GPUs."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -14,3 +17,14 @@ def device_of(name: str, rank: int) -> torch.device:
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", rank % torch.cuda.device_count())
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Compute with `count` threads (one at least) inside the ``with`` block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(count, 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

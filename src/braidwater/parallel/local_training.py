@@ -7,8 +7,6 @@ and weighted by rows.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +21,7 @@ from braidwater.engines.base import Engine
 from braidwater.errors import BraidwaterError, EmptyTableError, UnsupportedError, WorkerError
 from braidwater.parallel.base import Data, Replica, Trained, Training
 from braidwater.parallel.checkpoint import Checkpoint
+from braidwater.parallel.device import torch_threads
 from braidwater.parallel.label_skew import warn_of_skew
 from braidwater.parallel.learner import Learner
 from braidwater.parallel.loop import EpochLoop, Report, own_random_numbers
@@ -135,7 +134,7 @@ def train_by_aggregates(training: Training, data: Data, engine: Engine, workers:
         raise UnsupportedError(
             "Averaging(every='epoch') folds the blocks of a source, and there is none. Use every=<steps>."
         )
-    with own_random_numbers(training.seed, 0), _threads(max(torch.get_num_threads() // workers, 1)):
+    with own_random_numbers(training.seed, 0), torch_threads(torch.get_num_threads() // workers):
         return _AggregateLoop(training, data, engine, workers, optimizer_state).to_the_end()
 
 
@@ -201,13 +200,3 @@ def _averaged(states: list[dict[str, Any]]) -> dict[str, Any]:
             if isinstance(value, torch.Tensor):
                 parameter[name] = torch.stack([state["state"][number][name] for state in states]).mean(0)
     return mean
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

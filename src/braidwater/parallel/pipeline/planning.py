@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from braidwater.blocks.windows import RowForm
 from braidwater.errors import OptionError, UnsupportedError
 from braidwater.parallel.base import Data, Replica, Training
 from braidwater.parallel.checkpoint import Checkpoints
+from braidwater.parallel.device import torch_threads
 from braidwater.parallel.learner import Learner
 from braidwater.parallel.loop import mini_batches, own_random_numbers
 from braidwater.parallel.mixed_precision import autocast
@@ -72,7 +72,7 @@ def plan_pipeline(
         raise OptionError("micro_batches", micro_batches, f"at most {rows}, the rows of a worker in a step")
     micro_rows = -(-rows // micro_batches)
     stages = workers * stages_per_worker
-    with own_random_numbers(training.seed, 0), _threads_of_a_worker(workers * data_workers):
+    with own_random_numbers(training.seed, 0), torch_threads((os.cpu_count() or 1) // (workers * data_workers)):
         learner = Learner(training, Replica(), 1)
         layers = find_layers(learner.module, trace(learner.module), together)
         if len(layers.names) < stages:
@@ -147,13 +147,3 @@ def _most_rows(training: Training, data: Data, data_workers: int) -> int:
     stores = [data.rows] if data.validation is None else [data.rows, data.validation]
     steps = [-(-store.rows // training.batch_size) for store in stores]
     return max(-(-store.rows // (count * data_workers)) for store, count in zip(stores, steps, strict=True))
-
-
-@contextmanager
-def _threads_of_a_worker(workers: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(max((os.cpu_count() or 1) // workers, 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
