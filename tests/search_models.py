@@ -69,6 +69,6 @@ def on_a_small_disk(parameters: dict[str, Any]) -> Any:
     """A trainer in a process that cannot write files larger than 400 KB, as on a disk that is full."""
     from braidwater.deep import Trainer  # not above: importing torch takes longer than some trials may
 
-    if Path(sys.argv[0]).name == "worker.py":
+    if "braidwater.engines.local.worker" in sys.modules:
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
     return Trainer("braidwater.deep.modules:MLP", module_arguments={"hidden": parameters["hidden"]}, epochs=3)

@@ -13,6 +13,7 @@ import pytest
 
 from braidwater.blocks.source import BlockSource
 from braidwater.engines import LocalEngine
+from braidwater.engines.local.fork_server import WorkerProcess
 from braidwater.engines.local.gang import run_gang
 from braidwater.engines.phase import enter
 from braidwater.errors import LabelError, OptionError, WorkerError, WorkerLostError
@@ -37,12 +38,12 @@ def processes(monkeypatch):
     """The process ids of the members that are started, as they are."""
     found = []
 
-    class Noted(subprocess.Popen):
+    class Noted(WorkerProcess):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options)
             found.append(self.pid)
 
-    monkeypatch.setattr("braidwater.engines.local.gang_process.subprocess.Popen", Noted)
+    monkeypatch.setattr("braidwater.engines.local.gang_process.WorkerProcess", Noted)
     return found
 
 
@@ -216,6 +217,7 @@ def test_impossible_numbers_are_refused(arguments):
 
 SCRIPT = """
 import os, sys, time
+from braidwater.engines.local.fork_server import WorkerProcess
 from braidwater.engines.local.gang import run_gang
 from braidwater.events import Metric, listen
 

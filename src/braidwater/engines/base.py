@@ -47,6 +47,9 @@ class Task:
     One that takes longer than `timeout` seconds (of the function's own, without the start of a process and its imports) is
     ended, and its outcome is a `TaskTimeoutError`. One whose worker dies is
     begun anew on another one, at most `retries` times.
+
+    `worker` is the number of the worker that has to do it, where that matters: it still has what an earlier task of its
+    left in the process. It must be free; where it has died, a new process takes its number.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Task:
     arguments: tuple[Any, ...] = ()
     timeout: float | None = None
     retries: int = 0
+    worker: int | None = None
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not self.timeout > 0:

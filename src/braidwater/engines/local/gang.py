@@ -20,6 +20,7 @@ import cloudpickle
 
 from braidwater.blocks.source import BlockSource
 from braidwater.engines.base import TIMEOUT, Member, OnLoss
+from braidwater.engines.local.fork_server import Start, WorkerProcess
 from braidwater.engines.local.gang_member import START_SECONDS, Assignment
 from braidwater.engines.local.gang_process import GangProcess, Message
 from braidwater.errors import OptionError, WorkerError, WorkerLostError
@@ -41,6 +42,9 @@ def run_gang(
     max_restarts: int = 0,
     on_loss: OnLoss = "restart",
     timeout: float = TIMEOUT,
+    start: Start = WorkerProcess,
+    host: str = "127.0.0.1",
+    threads: int | None = None,
 ) -> list[Result]:
     """Run `member` on `workers` processes (see `Engine.gang`); results in order of rank.
 
@@ -50,8 +54,9 @@ def run_gang(
     An error of a member ends the others and arrives as `WorkerError` with the member's rank, its traceback, and the error
     itself as ``__cause__``. When a process dies, all are started again while `max_restarts` lasts (the member finds its own
     last checkpoint), else `WorkerLostError` is raised; with ``on_loss="continue"`` only the dead one is started again, and the
-    others go on. Leaving by any error, Ctrl-C included, leaves no process behind; processes also leave by themselves when
-    this one is gone. Starting costs 2-3 s of CPU a process: importing torch.
+    others go on. `start` places the processes, `host` is this machine as they see it, `threads` are those of each, where it
+    is another machine than this one. Leaving by any error, Ctrl-C included, leaves no process behind; processes also leave by themselves when
+    this one is gone. The first start takes 3 s, a later one 0.1 s (see `fork_server`).
     """
     if workers < 1:
         raise OptionError("workers", workers, "at least 1")
@@ -62,12 +67,20 @@ def run_gang(
     if not timeout > 0:
         raise OptionError("timeout", timeout, "a number of seconds above 0")
     for restarts in range(max_restarts + 1):
-        store = _meeting_place(timeout)
+        store = _meeting_place(timeout, host)
         assignment = Assignment(
-            member, workers, _without_table(source), current_options(), _threads(workers), timeout, on_loss, store.port
+            member,
+            workers,
+            _without_table(source),
+            current_options(),
+            threads or _threads(workers),
+            timeout,
+            on_loss,
+            store.port,
+            host,
         )
         again = max_restarts if on_loss == "continue" else 0
-        with _Gang(workers, cloudpickle.dumps(assignment), restarts, again, on_loss, timeout) as gang:
+        with _Gang(workers, cloudpickle.dumps(assignment), restarts, again, on_loss, timeout, start) as gang:
             loss = gang.run()
         if loss is None:
             return gang.ordered_results()
@@ -79,13 +92,13 @@ def run_gang(
     raise WorkerLostError(loss.text(workers) + tried) from loss.error
 
 
-def _meeting_place(timeout: float) -> Any:
+def _meeting_place(timeout: float, host: str) -> Any:
     """The store by which members find each other. It lies here, so that no member's death takes it away."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     # port 0: it takes a free one, and no two gangs race for it
     patience = timedelta(seconds=max(timeout, START_SECONDS))
-    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=patience)
+    return TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=patience)
 
 
 def _without_table(source: BlockSource | None) -> BlockSource | None:
@@ -118,13 +131,23 @@ class _Loss:
 class _Gang:
     """One start of a gang, and the messages of its members."""
 
-    def __init__(self, workers: int, packed: bytes, restarts: int, again: int, on_loss: OnLoss, timeout: float) -> None:
+    def __init__(
+        self,
+        workers: int,
+        packed: bytes,
+        restarts: int,
+        again: int,
+        on_loss: OnLoss,
+        timeout: float,
+        start: Start,
+    ) -> None:
         self.workers = workers
         self._packed = packed
         self._restarts = restarts
         self._again = again  # how many that died may be started again, alone
         self._on_loss = on_loss
         self._timeout = timeout
+        self._place = start
         self._messages: queue.Queue[Message] = queue.Queue()
         self._members: dict[int, GangProcess] = {}
 
@@ -141,7 +164,7 @@ class _Gang:
             process.close()
 
     def _start(self, rank: int, restarts: int) -> None:
-        self._members[rank] = GangProcess(rank, restarts, self._packed, self._messages)
+        self._members[rank] = GangProcess(rank, restarts, self._packed, self._messages, self._place)
 
     def ordered_results(self) -> list[Any]:
         found = [self._members[rank].result for rank in range(self.workers)]

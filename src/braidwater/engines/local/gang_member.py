@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle
+from threadpoolctl import threadpool_limits
 
 from braidwater.blocks.source import BlockSource
 from braidwater.engines.base import Member, OnLoss
@@ -41,6 +42,7 @@ class Assignment:
     timeout: float
     on_loss: OnLoss
     port: int
+    host: str = "127.0.0.1"
 
 
 def main(line: int) -> None:
@@ -97,7 +99,7 @@ def _leave_with_parent(connection: Connection) -> None:
 
 def _run(assignment: Assignment, rank: int, restarts: int, line: _Line) -> Any:
     # read by gloo and OpenMP when they are loaded, so before torch is
-    if sys.platform == "linux":
+    if sys.platform == "linux" and assignment.host == "127.0.0.1":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("OMP_NUM_THREADS", str(assignment.threads))
     import torch
@@ -111,7 +113,7 @@ def _run(assignment: Assignment, rank: int, restarts: int, line: _Line) -> Any:
 
     enter("the meeting of all workers")
     patience = timedelta(seconds=max(assignment.timeout, START_SECONDS))
-    store = TCPStore("127.0.0.1", assignment.port, timeout=patience)
+    store = TCPStore(assignment.host, assignment.port, timeout=patience)
     together = assignment.on_loss == "restart"
     if together:
         # start-up takes what it takes; `timeout` is for those who are there
@@ -126,7 +128,7 @@ def _run(assignment: Assignment, rank: int, restarts: int, line: _Line) -> Any:
         )
     enter("the beginning of its work")
     member = Member(rank, assignment.size, emit, restarts, assignment.source, PrefixStore("member", store))
-    with options(**asdict(assignment.options)), listen(emit):
+    with options(**asdict(assignment.options)), listen(emit), threadpool_limits(assignment.threads, user_api="blas"):
         value = assignment.member(member)
     enter("the end of its work")
     if together:

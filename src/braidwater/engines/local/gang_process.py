@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import cloudpickle
 
+from braidwater.engines.local.fork_server import Process, Start, WorkerProcess
 from braidwater.errors import WorkerError
 
 Message = tuple["GangProcess", tuple[Any, ...]]
 
-_BOOT = "from braidwater.engines.local.gang_member import main; main({line})"
+# what a strategy and an optimizer's first step import
+_NEEDED = ("torch", "torch._dynamo", "torch.distributed.tensor", "braidwater.parallel.local_training")
 _POLL_SECONDS = 0.25  # a child of the process can hold its line open after its death
 _NO_TIME = re.compile(r"timed? ?-?out", re.IGNORECASE)
 _NO_MEMORY = re.compile(r"MemoryError|can't allocate memory|out of memory")
@@ -42,7 +41,14 @@ class MemberError:
 class GangProcess:
     """One member's process. `take` gets what it says, from the queue where its thread leaves it."""
 
-    def __init__(self, rank: int, restarts: int, packed: bytes, messages: queue.Queue[Message]) -> None:
+    def __init__(
+        self,
+        rank: int,
+        restarts: int,
+        packed: bytes,
+        messages: queue.Queue[Message],
+        start: Start = WorkerProcess,
+    ) -> None:
         self.rank = rank
         self.restarts = restarts
         self.running = True
@@ -52,15 +58,8 @@ class GangProcess:
         self.phase = "its start"
         self._since = self._heard = time.monotonic()
         self._kernel_kills = _kernel_kills()
-        self._line, theirs = Pipe()
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT.format(line=theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()
+        self._process = start("braidwater.engines.local.gang_member:main", preload=_NEEDED)
+        self._line = self._process.connection
         self._attending = Thread(target=self._attend, args=(packed, messages), daemon=True, name="braidwater-gang")
         self._attending.start()
 
@@ -101,7 +100,7 @@ class GangProcess:
         elif kind == "ended" and self.running:
             self.running = False
             kills = _kernel_kills()
-            self.end = _how(content[0], None if kills is None else kills != self._kernel_kills)
+            self.end = self._process.lost or _how(content[0], None if kills is None else kills != self._kernel_kills)
             return self.result is None and self.error is None
         return False
 
@@ -109,9 +108,7 @@ class GangProcess:
         self.phase, self._since = phase, time.monotonic() - seconds
 
     def kill(self) -> None:
-        if self._process.poll() is None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
+        self._process.kill()
 
     def close(self) -> None:
         """Wait for its end, after `kill`."""
@@ -128,7 +125,7 @@ class GangProcess:
         messages.put((self, ("ended", self._process.wait())))
 
 
-def _pump(line: Connection, process: subprocess.Popen[bytes], put: Callable[[Any], None]) -> None:
+def _pump(line: Connection, process: Process, put: Callable[[Any], None]) -> None:
     """Hand over what comes, until the process has ended."""
     while True:
         try:

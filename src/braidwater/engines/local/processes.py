@@ -8,30 +8,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
-from multiprocessing.connection import Pipe, wait
+from multiprocessing.connection import wait
 
 import cloudpickle
 
 from braidwater.engines.base import Outcome, RunningTasks, Task
-from braidwater.errors import TaskTimeoutError, WorkerLostError
+from braidwater.engines.local.fork_server import Start, WorkerProcess
+from braidwater.errors import OptionError, TaskTimeoutError, WorkerLostError
 from braidwater.events import Metric, TaskEvent, WorkerLost, emit, from_record
 from braidwater.options import Options, current_options
 
 _LEAST_MEMORY = 32 * 10**6  # that `Options` accepts
-_BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_MOVES = 3  # times that a task is begun anew because the machine of its worker was lost, whatever its `retries`
+_SLOW_TO_IMPORT = ("numpy", "pyarrow", "duckdb", "numba", "sklearn", "torch", "torch._dynamo", "torchmetrics")
 
 
 class LocalTasks(RunningTasks):
     """Tasks on at most `workers` processes at a time (see `Engine.tasks`).
 
-    A process takes one task after another; one that dies is replaced. It costs about a second of CPU to start, then 0.2 ms a
-    task. When this process is gone they leave by themselves.
+    A process takes one task after another; one that dies is replaced. The first takes seconds to start, later ones 0.1 s
+    (see `fork_server`), a task 0.2 ms. When this process is gone they leave by themselves.
     """
 
-    def __init__(self, tasks: Iterable[Task | None], workers: int) -> None:
-        self._pool = _Pool(workers)
+    def __init__(self, tasks: Iterable[Task | None], workers: int, start: Start = WorkerProcess) -> None:
+        self._pool = _Pool(workers, start)
         # a generator that does not know `self`: dropping the last reference ends the workers at once
         self._outcomes = _outcomes(self._pool, iter(tasks))
 
@@ -65,7 +67,8 @@ def _outcomes(pool: _Pool, waiting: Iterator[Task | None]) -> Generator[Outcome,
 class _Pool:
     """The worker processes of one call, and the pump that takes their messages."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, start: Start) -> None:
+        self._start = start
         self._options = _share_of_options(size)
         self._free = list(reversed(range(size)))  # places without a process
         self._workers: list[_Worker] = []
@@ -85,13 +88,17 @@ class _Pool:
                 return
             if task is None:
                 return
-            self._idle_worker().give(task)
+            self._idle_worker(task.worker).give(task)
 
-    def _idle_worker(self) -> _Worker:
+    def _idle_worker(self, number: int | None) -> _Worker:
+        """A worker without a task, started where there is none; the one of this number, where a task asks for it."""
         for worker in self._workers:
-            if worker.task is None:
+            if worker.task is None and number in (None, worker.number):
                 return worker
-        self._workers.append(_Worker(self._free.pop(), self._options))
+        if number is not None and number not in self._free:
+            raise OptionError("worker", number, "the number of a worker that has nothing to do")
+        self._free.remove(number := self._free[-1] if number is None else number)
+        self._workers.append(_Worker(number, self._options, self._start))
         return self._workers[-1]
 
     def next_outcome(self) -> Outcome:
@@ -131,14 +138,14 @@ class _Pool:
         """The process died: the task is begun anew, or has ended so."""
         reason = worker.end()
         self._remove(worker)
-        again = worker.attempts <= task.retries
+        again = worker.attempts <= (max(task.retries, _MOVES) if worker.place_lost else task.retries)
         emit(WorkerLost(worker=worker.number, reason=f"{reason}, in task {task.name!r}", restart=again))
         if not again:
             times = "" if worker.attempts == 1 else f" It was begun {worker.attempts} times."
             return worker.outcome(
                 None, WorkerLostError(f"Task {task.name!r}: worker {worker.number} died {reason}.{times}")
             )
-        self._idle_worker().give(task, worker.attempts + 1)
+        self._idle_worker(task.worker).give(task, worker.attempts + 1)
         return None
 
     def _too_late(self, worker: _Worker) -> Outcome:
@@ -166,23 +173,16 @@ class _Pool:
 class _Worker:
     """A process that runs one task after another. It is started as a program of its own, so that scripts need no guard."""
 
-    def __init__(self, number: int, options: Options) -> None:
+    def __init__(self, number: int, options: Options, start: Start) -> None:
         self.number = number
         self.task: Task | None = None
         self.attempts = 0
         self.stopping = False
         self.deadline = float("inf")
         self._begun = 0.0
-        self.connection, theirs = Pipe()
-        command = [sys.executable, "-m", "braidwater.engines.local.worker", str(theirs.fileno())]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        for name in _BLAS_THREADS:  # read when the libraries are loaded
-            environment.setdefault(name, str(options.workers))
-        with _interrupts_held():
-            self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL
-            )
-        theirs.close()
+        preload = [name for name in _SLOW_TO_IMPORT if name in sys.modules]  # a task needs what its starter needed
+        self._process = start("braidwater.engines.local.worker:main", preload=preload)
+        self.connection = self._process.connection
         with suppress(OSError):
             self.connection.send(options)
 
@@ -211,18 +211,23 @@ class _Worker:
         self.deadline = float("inf")
         return Outcome(task, value, error, time.perf_counter() - self._begun, self.number, self.attempts)
 
+    @property
+    def place_lost(self) -> bool:
+        """Whether not the process died but its place: on another machine, that is none of the task's doing."""
+        return bool(self._process.lost)
+
     def end(self) -> str:
         """How the process, whose connection has broken, ended."""
         self.connection.close()
         try:
-            return _how(self._process.wait(5))
+            code = self._process.wait(5)
+            return self._process.lost or _how(code)
         except subprocess.TimeoutExpired:
             self.kill()
             return "without a word"
 
     def kill(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
+        self._process.kill()
 
     def stop(self) -> None:
         self.kill()
@@ -236,16 +241,6 @@ def _share_of_options(workers: int) -> Options:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = max(whole.memory // workers, _LEAST_MEMORY)
     return replace(whole, workers=max(cores // workers, 1), memory=memory)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C reaches the whole group of processes: one that is only starting must not die of it (see `worker`)."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _how(code: int) -> str:

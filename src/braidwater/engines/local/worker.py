@@ -1,11 +1,10 @@
-"""A worker process: ``python -m braidwater.engines.local.worker FILE_DESCRIPTOR``, which ends with its parent."""
+"""What a worker process for tasks does; it ends with the process that started it."""
 
 from __future__ import annotations
 
 import os
 import queue
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -14,17 +13,22 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle
+from threadpoolctl import threadpool_limits
 
 from braidwater.errors import TaskStopped, WorkerError
 from braidwater.events import Event, Metric, as_record, listen
 from braidwater.options import options
 
 
-def serve(connection: Connection) -> None:
-    """Run the tasks that come, answer with (value, error), until the other end closes."""
+def main(descriptor: int) -> None:
+    """Run the tasks that come over the connection `descriptor`, answer with (value, error), until its other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the starter decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back by the starter until now
+    connection = Connection(descriptor)
     in_force = connection.recv()
+    os.environ.setdefault("OMP_NUM_THREADS", str(in_force.workers))  # for libraries that are not loaded yet
     line = _Line(connection)
-    with options(**asdict(in_force)), listen(line.tell):
+    with options(**asdict(in_force)), listen(line.tell), threadpool_limits(in_force.workers):
         for packed in line.tasks():
             line.send("outcome", _run(packed, line))
 
@@ -84,9 +88,3 @@ def _run(packed: bytes, line: _Line) -> bytes:
     except Exception as error:
         found = cloudpickle.dumps((None, WorkerError(f"The result cannot be handed over: {error}")))
     return found
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back by the parent until now
-    serve(Connection(int(sys.argv[1])))
