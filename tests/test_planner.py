@@ -360,15 +360,16 @@ def test_a_long_training_is_planned_with_steps_that_were_timed(
     times = StepTimes(call=0.01, row=0.001, update=0.002, alone=0.05)
     asked = []
 
-    def measured(training: Any, form: Any, workers: int | None) -> Any:
+    def measured(training: Any, form: Any, workers: int | None, budget: float) -> Any:
         asked.append(training.batch_size)
+        assert 0 < budget < 0.1 * 200 * times.alone
         return times, planning.count_layers(training.module, form).layers
 
     monkeypatch.setattr(planning, "measure_steps", measured)
     with options(cache_directory=tmp_path):
         model = mlp(hidden=(16, 16), epochs=2, batch_size=40)
         model.explain(numbers, label="y")
-        assert not asked, "it takes no second"
+        assert not asked, "it takes no time"
         monkeypatch.setattr(planning, "WORTH_MEASURING", 0.0)
         found = model.explain(numbers, label="y", strategy="single", machine=REFERENCE)
     assert asked == [40]

@@ -322,7 +322,8 @@ def test_work_counts_the_operations_of_a_row():
     trainer = mlp(hidden=(16,))
     encoding = trainer.encode(table(flights()), "late", exclude=["delay"])
     work = trainer.work(table(flights()), encoding)
-    assert work.flops_per_row == 3 * 2 * (5 * 16 + 16 * 2)
+    passing = 6 * 4 * (16 + 16 + 2)  # of the bytes that the two layers and the ReLU between them give on
+    assert work.flops_per_row == 3 * (2 * (5 * 16 + 16 * 2) + passing)
     assert work.state_bytes == 4 * (5 * 16 + 16 + 16 * 2 + 2)
     assert work.passes == 10
 

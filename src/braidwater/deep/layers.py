@@ -23,7 +23,7 @@ from braidwater.planner.base import Layer
 
 _REPEATS = 6
 _PAIR = 2  # workers that the messages are counted for
-_PASSING = 6.0  # operations that a core computes while it moves a byte of an activation forward and back
+PASSING = 6.0  # operations that a core computes while it moves a byte of an activation forward and back
 
 
 @dataclass
@@ -58,7 +58,7 @@ def find_layers(module: nn.Module, features: torch.Tensor, *, timed: bool = Fals
     else:
         flops = counter.get_flop_counts()
         costs = [
-            sum(flops.get(f"{type(module).__name__}.{name}", {}).values()) + _PASSING * call.output
+            sum(flops.get(f"{type(module).__name__}.{name}", {}).values()) + PASSING * call.output
             for name, call in calls.items()
         ]
     costs = [

@@ -9,6 +9,7 @@ import torch
 
 from braidwater.deep.building import count_layers, parameter_bytes
 from braidwater.deep.inputs import InputForm
+from braidwater.deep.layers import PASSING
 from braidwater.deep.optimizers import OptimizerPlan
 from braidwater.deep.settings import Settings
 from braidwater.deep.step_times import MOST_SECONDS, measure_steps
@@ -19,7 +20,8 @@ from braidwater.parallel.mixed_precision import HALF
 from braidwater.planner import COSTS, Plan, Work, plan_table
 from braidwater.tables import Table
 
-WORTH_MEASURING = 100.0 * MOST_SECONDS  # seconds of work from which on measuring steps takes less than a hundredth
+WORTH_MEASURING = 3.0  # seconds of work from which on steps are timed
+_SHARE = 0.02  # of the estimated time of a training that timing its steps may take
 
 
 def describe_work(settings: Settings, module: torch.nn.Module, form: InputForm) -> Work:
@@ -30,7 +32,8 @@ def describe_work(settings: Settings, module: torch.nn.Module, form: InputForm) 
         name=settings.kind,
         shape="gang",
         passes=settings.epochs,
-        flops_per_row=3 * found.flops,  # backward computes the gradients of weights and of inputs
+        # backward computes the gradients of weights and of inputs
+        flops_per_row=3 * (found.flops + PASSING * found.activations),
         row_bytes=form.encoding.block_schema.row_bytes,
         read_columns=tuple(form.encoding.columns),
         state_bytes=weights,
@@ -60,20 +63,24 @@ def _moments(plan: OptimizerPlan) -> int:
 def make_plan(settings: Settings, rows: Table, work: Work, training: Training, form: InputForm, **wishes: Any) -> Plan:
     """The plan for the strategy that the settings name, or leave to the planner.
 
-    Counted operations mispredict small nets. So where the training takes long enough (a hundred times what the measurement
-    does) and one process can hold the net, some of its steps are timed on made-up rows, and the plan is made anew.
+    Counted operations mispredict small nets. So where the training takes seconds and one process can hold the net, some of
+    its steps are timed on made-up rows, for a small part of that time, and the plan is made anew.
     """
     wishes = _own_wishes(settings) | {name: value for name, value in wishes.items() if value is not None}
     plan = plan_table(rows, work, **wishes)
     held = (2 + work.moments) * work.state_bytes + work.working_bytes
-    if plan.root.estimated.seconds < WORTH_MEASURING or held > plan.memory_limit:
+    seconds = plan.root.estimated.seconds
+    if seconds < WORTH_MEASURING or held > plan.memory_limit:
         return plan
-    return plan_table(rows, timed(work, training, form, wishes.get("workers")), **wishes)
+    budget = min(_SHARE * seconds, MOST_SECONDS)
+    return plan_table(rows, timed(work, training, form, wishes.get("workers"), budget), **wishes)
 
 
-def timed(work: Work, training: Training, form: InputForm, workers: int | None = None) -> Work:
-    """The same work with times measured on this machine, in a few seconds at most."""
-    times, layers = measure_steps(training, form, workers)
+def timed(
+    work: Work, training: Training, form: InputForm, workers: int | None = None, budget: float = MOST_SECONDS
+) -> Work:
+    """The same work with times measured on this machine, in `budget` seconds unless a few steps take longer."""
+    times, layers = measure_steps(training, form, workers, budget)
     shares = {layer.name: layer.share for layer in layers}
     return replace(work, times=times, layers=tuple(replace(layer, share=shares[layer.name]) for layer in work.layers))
 

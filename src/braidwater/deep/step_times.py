@@ -21,21 +21,23 @@ from braidwater.parallel.loop import own_random_numbers
 from braidwater.planner.base import Layer, StepTimes
 
 MOST_SECONDS = 3.0  # for all measurements, unless a single step takes longer than a fraction of that
-_ONE = MOST_SECONDS / 5  # for one of them
+_PARTS = 10  # of the time that one of them may take
 _REPEATS = 3
 
 
 def measure_steps(
-    training: Training, form: InputForm, workers: int | None = None
+    training: Training, form: InputForm, workers: int | None = None, budget: float = MOST_SECONDS
 ) -> tuple[StepTimes, tuple[Layer, ...]]:
     """`time_steps` on rows of the type and shape of `form`: numbers from 0 to 1, bytes from 0 to 255, tokens 0."""
     dtype = np.dtype(form.rows.dtype if form.whole is None else form.whole.stored[0].dtype)
     most = 1 if form.tokens else 256
     numbers = np.random.default_rng(0).random((training.batch_size, *form.shape))
-    return time_steps(training, (numbers * most if dtype.kind in "iu" else numbers).astype(dtype), workers)
+    return time_steps(training, (numbers * most if dtype.kind in "iu" else numbers).astype(dtype), workers, budget)
 
 
-def time_steps(training: Training, features: Array, workers: int | None = None) -> tuple[StepTimes, tuple[Layer, ...]]:
+def time_steps(
+    training: Training, features: Array, workers: int | None = None, budget: float = MOST_SECONDS
+) -> tuple[StepTimes, tuple[Layer, ...]]:
     """Times of steps of `training` on the rows of `features`, the fastest of some; and its layers with measured shares.
 
     On as many threads as each of `workers` (all cores, where left out) will have: a step on its part of the rows, and one on
@@ -45,19 +47,20 @@ def time_steps(training: Training, features: Array, workers: int | None = None) 
     count = workers if workers is not None and workers > 1 else cores
     part = max(len(features) // count, 1)
     few = max(part // 4, 1)
+    fastest = partial(_fastest, budget / _PARTS)
     with own_random_numbers(training.seed, 0):
         learner = Learner(training, Replica(), 1)
         step = partial(_step, learner, features)
         with torch_threads(cores // count):
-            large, small = _fastest(partial(step, part)), _fastest(partial(step, few))
-            update = _fastest(learner.optimizer.step)
+            large, small = fastest(partial(step, part)), fastest(partial(step, few))
+            update = fastest(learner.optimizer.step)
             learner.module.eval()
             layers = find_layers(
                 learner.module, learner.tensors(_batch(training, features[:part]))[0], timed=True
             ).layers
             learner.module.train()
         with torch_threads(cores):
-            alone = _fastest(partial(step, len(features)))
+            alone = fastest(partial(step, len(features)))
     row = max(large - small, 0.0) / (part - few) if part > few else 0.0
     return StepTimes(max(large - update - part * row, 0.0), row, update, alone), layers
 
@@ -73,15 +76,15 @@ def _batch(training: Training, features: Array) -> MiniBatch:
     return MiniBatch(0, rows, rows, features, labels, None)
 
 
-def _fastest(function: Callable[[], object]) -> float:
-    """Seconds of the fastest call, after one that does not count, of as many as the time allows."""
+def _fastest(budget: float, function: Callable[[], object]) -> float:
+    """Seconds of the fastest call, after one that does not count, of as many as `budget` seconds allow."""
     function()
     best, calls, begun = float("inf"), 0, time.perf_counter()
-    while calls < _REPEATS or (time.perf_counter() - begun < _ONE / 2 and calls < 50):
+    while calls < _REPEATS or (time.perf_counter() - begun < budget and calls < 50):
         started = time.perf_counter()
         function()
         best = min(best, time.perf_counter() - started)
         calls += 1
-        if time.perf_counter() - begun > _ONE:
+        if time.perf_counter() - begun > 2 * budget:
             break
     return best

@@ -41,13 +41,14 @@ def gang_cost(job: Job, setting: Setting) -> GangCost:
     net = net_of(job)
     price = cost_of(setting.strategy).price(net, ThisMachine(machine), workers, dict(setting.options))
     count = net.epoch_steps * work.passes
-    processes = workers + price.others
     memory = _memory(job, setting, price)
     peak = sum(memory.values())
     units = job.units * work.passes * BLOCK_SECONDS
     alone = net.seconds(net.step_rows) + net.update_seconds  # threads inside a step gain wall time, and no CPU time
     cpu = alone if workers == 1 else price.compute * price.busy
-    start = Cost(machine.start, machine.start * processes) if price.starts and workers > 1 else Cost()
+    start = (
+        Cost(machine.start, machine.start) if price.starts and workers > 1 else Cost()
+    )  # one imports, all are its forks
     return GangCost(
         first_pass(job, writing(job, setting), compute=False),
         start,
