@@ -1,7 +1,8 @@
 """Synchronous strategies beside the same thing written by hand with torch: time of a step, bytes, memory.
 
 Both train in the same two processes and take turns (see `turns`), so that what else runs on the machine slows both alike. For
-threshold encoding, which torch has not, and for shared memory the peer is plain DistributedDataParallel.
+threshold encoding, which torch has not, for PowerSGD, whose two forms do not get along in one process, and for shared memory the
+peer is plain DistributedDataParallel; Lightning Fabric is one more, where it is installed.
 
 python benchmarks/parallel_sync.py --rounds 1
 """
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,20 +65,31 @@ def by_hand(data: Path, wrap: Callable[[Any], Any], rank: int, size: int, turn: 
 
 def distributed(hook: str | None, module: Any) -> Any:
     import torch.distributed as dist
-    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
     from torch.nn.parallel import DistributedDataParallel
 
     wrapped = DistributedDataParallel(module, gradient_as_bucket_view=True)
-    state: Any = dist.group.WORLD
-    if hook == "power_sgd":
-        state = powerSGD_hook.PowerSGDState(state, matrix_approximation_rank=2, start_powerSGD_iter=2)
-        wrapped.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
-    elif hook is not None:
+    if hook is not None:
         compress = getattr(default_hooks, f"{hook}_compress_hook")
-        wrapped.register_comm_hook(
-            state, lambda state, bucket: compress(state, bucket)
-        )  # torch refuses bf16 by its name
+        # a function of our own, as torch refuses bf16 by its name
+        wrapped.register_comm_hook(dist.group.WORLD, lambda state, bucket: compress(state, bucket))
     return wrapped
+
+
+def by_fabric(module: Any) -> Any:
+    """Lightning Fabric's form of the same, in the process group that is there."""
+    import torch.distributed as dist
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments import LightningEnvironment
+    from lightning.fabric.strategies import DDPStrategy
+
+    place = LightningEnvironment()
+    place.set_global_rank(dist.get_rank())
+    place.set_world_size(dist.get_world_size())
+    strategy = DDPStrategy(process_group_backend="gloo", cluster_environment=place)
+    fabric = Fabric(accelerator="cpu", devices=1, num_nodes=dist.get_world_size(), strategy=strategy)
+    fabric.launch()
+    return fabric.setup_module(module)
 
 
 def fully_sharded(stage: int, module: Any) -> Any:
@@ -168,11 +181,13 @@ PAIRS = {
     "AllReduce, shared memory": (all_reduce(transport="shared_memory"), partial(distributed, None)),
     "AllReduce, fp16": (compressed("fp16"), partial(distributed, "fp16")),
     "AllReduce, bf16": (compressed("bf16"), partial(distributed, "bf16")),
-    "AllReduce, PowerSGD of rank 2": (compressed("power_sgd"), partial(distributed, "power_sgd")),
+    "AllReduce, PowerSGD of rank 2": (compressed("power_sgd"), partial(distributed, None)),
     "AllReduce, threshold": (compressed("threshold"), partial(distributed, None)),
     "Sharded, stage 3": (sharded(3), partial(fully_sharded, 3)),
     "Sharded, stage 2": (sharded(2), partial(fully_sharded, 2)),
 }
+if find_spec("lightning"):
+    PAIRS["AllReduce, and Lightning Fabric"] = (all_reduce(), by_fabric)
 for _name, _pair in PAIRS.items():
     bench.contender(_name, ours=True)(partial(compare, *_pair))
 
