@@ -22,6 +22,7 @@ from braidwater.aggregates import (
     NearestCenters,
     ProjectedProducts,
     RobustProducts,
+    Several,
 )
 from braidwater.blocks.base import Block
 from braidwater.encoding.design import CodeTerm, NumberTerm, WideTerm, design_of
@@ -95,6 +96,8 @@ EXAMPLES = [
     Gram(design("number", None)),
     Gram(design(), 3, kernel="fused"),
     Both(Count(), Moments(design(), 3)),
+    Several([Count(), Gram(design(), 3), Moments(design(), 3)]),
+    Several([]),
     # columns in float32 are summed in float32 within a tile
     AggregateExample(LogisticGradient(TWO, POINTS[:, :1]), BLOCK, 1e-6),
     AggregateExample(LogisticGradient(TWO, POINTS[:1, :1], kernel="fused"), BLOCK, 1e-6),

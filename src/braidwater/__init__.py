@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from braidwater.encoding import Sequence as Sequence
     from braidwater.encoding import Vector as Vector
     from braidwater.engines import LocalEngine as LocalEngine
+    from braidwater.engines import segments as segments
     from braidwater.estimators import PCA as PCA
     from braidwater.estimators import KMeans as KMeans
     from braidwater.estimators import LinearRegression as LinearRegression
@@ -98,6 +99,7 @@ _HOMES = {
     "load": "report",
     "progress": "report",
     "search": "model_selection",
+    "segments": "engines",
     "table": "tables",
     "train_test_split": "tables",
     "write_table": "tables",
@@ -112,6 +114,8 @@ except PackageNotFoundError:  # run from a checkout that is not installed
 
 
 def __getattr__(name: str) -> Any:
+    if name == "sql":  # a face of its own: braidwater.sql.connect
+        return import_module("braidwater.sql")
     if name not in _HOMES:
         raise AttributeError(f"module 'braidwater' has no attribute {name!r}")
     return getattr(import_module(f"braidwater.{_HOMES[name]}"), name)

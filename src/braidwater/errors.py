@@ -16,8 +16,16 @@
     │   │   ├── LabelError            one class only, out of range, not numeric
     │   │   └── ColumnTypeError
     │   ├── OptionError           an option or hyperparameter out of its range
+    │   ├── StatementError        an SQL statement that cannot be run; knows line and column
     │   ├── UnsupportedError      this engine or strategy cannot do it; the message names one that can
-    │   └── BudgetError           the plan does not fit into the memory or disk it was given
+    │   ├── BudgetError           the plan does not fit into the memory or disk it was given
+    │   └── DMLError              a script in the language of matrices; carries file, line and the underlined place
+    │       ├── DMLSyntaxError        it cannot be read
+    │       ├── DMLNameError          a variable, function, argument or file that is not there
+    │       ├── DMLTypeError          a value of the wrong kind
+    │       ├── DMLShapeError         matrices whose sizes do not fit, an index out of range
+    │       ├── DMLValueError         a value out of its range, a matrix without an inverse
+    │       └── DMLStopped            the script called stop
     ├── ModelFileError            a saved model that cannot be trusted or read
     │   ├── UnsafeModelError          holds a pickle
     │   ├── CorruptModelError         truncated or changed after saving
@@ -28,6 +36,7 @@
     ├── StudyError                a study's storage cannot be opened, read or written
     ├── WorkerError               a worker failed; carries its traceback and the block
     │   ├── WorkerLostError           a worker process died
+    │   ├── BadSignatureError         a message to or from a worker on Spark that nobody has signed
     │   └── TaskTimeoutError          a task took longer than it was given
     └── CancelledError            stopped on request
         └── TaskStopped               raised inside a task that was stopped
@@ -39,6 +48,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+
+    class _Place(Protocol):
+        """A place in a script, as an error shows it (`braidwater.dml.syntax.Span`)."""
+
+        @property
+        def file(self) -> str: ...
+
+        @property
+        def line(self) -> int: ...
+
+        @property
+        def column(self) -> int: ...
+
+        def underlined(self) -> str: ...
 
 
 class BraidwaterError(Exception):
@@ -135,12 +161,110 @@ class OptionError(UserError):
         return _restored, (type(self), self.args, vars(self))
 
 
+class StatementError(UserError):
+    """An SQL statement that cannot be parsed or run. `line` and `column` are of the script, from 1; `shown` is the line's text,
+    and `at` the column in it.
+
+    >>> print(StatementError("There is no table fish.", 3, 8, "SELECT fish", 8).picture)
+    line 3, column 8: There is no table fish.
+    SELECT fish
+           ^
+    """
+
+    def __init__(self, message: str, line: int, column: int, shown: str = "", at: int = 1) -> None:
+        self.line, self.column, self.shown, self.at = line, column, shown, at
+        super().__init__(message)
+
+    @property
+    def picture(self) -> str:
+        """The message with its place, and the line with the place marked."""
+        mark = "".join("\t" if letter == "\t" else " " for letter in self.shown[: self.at - 1]) + "^"
+        return f"line {self.line}, column {self.column}: {self}" + (f"\n{self.shown}\n{mark}" if self.shown else "")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (type(self), self.args, vars(self))
+
+
 class UnsupportedError(UserError):
     """This engine, strategy or table cannot do it; the message names one that can."""
 
 
 class BudgetError(UserError):
     """The plan does not fit into the memory or disk that it was given."""
+
+
+class DMLError(UserError):
+    """A script that cannot be run: what is wrong, where, and what to do.
+
+    `span` is the place in the script, or None as long as nobody has said it (`at`). An operator's kernel does not know
+    where it was written; whoever runs it adds the place.
+
+    >>> error = DMLShapeError("X %*% y: 4 x 3 times 4 x 1", hint="The columns of the left are the rows of the right.")
+    >>> print(error)
+    X %*% y: 4 x 3 times 4 x 1
+    The columns of the left are the rows of the right.
+    """
+
+    def __init__(self, problem: str, span: _Place | None = None, *, hint: str | None = None) -> None:
+        self.problem = problem
+        self.span = span
+        self.hint = hint
+        super().__init__(problem)
+
+    @property
+    def file(self) -> str | None:
+        return self.span.file if self.span else None
+
+    @property
+    def line(self) -> int | None:
+        return self.span.line if self.span else None
+
+    @property
+    def column(self) -> int | None:
+        return self.span.column if self.span else None
+
+    def at(self, span: _Place | None) -> DMLError:
+        """This error, with its place where it has none yet."""
+        self.span = self.span or span
+        return self
+
+    def __str__(self) -> str:
+        place = (f"{self.file}:{self.line}:{self.column}: ", self.span.underlined()) if self.span else ("", "")
+        return "\n".join(part for part in (place[0] + self.problem, place[1], self.hint) if part)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (type(self), self.args, vars(self))
+
+
+class DMLSyntaxError(DMLError):
+    """A script that cannot be read. `others` are further mistakes found in the same script."""
+
+    def __init__(self, problem: str, span: _Place | None = None, *, hint: str | None = None) -> None:
+        super().__init__(problem, span, hint=hint)
+        self.others: list[DMLSyntaxError] = []
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *map(str, self.others)])
+
+
+class DMLNameError(DMLError):
+    """A variable, function, argument or file that is not there."""
+
+
+class DMLTypeError(DMLError):
+    """A value of the wrong kind: a matrix where a number must be, a string that is no number."""
+
+
+class DMLShapeError(DMLError):
+    """Matrices whose sizes do not fit together, or an index beyond a matrix."""
+
+
+class DMLValueError(DMLError):
+    """A value out of its range: a matrix without an inverse, metadata that does not describe the file."""
+
+
+class DMLStopped(DMLError):  # noqa: N818 - the script ended itself, with its own words
+    """The script called ``stop(message)``."""
 
 
 class ModelFileError(BraidwaterError):
@@ -181,6 +305,10 @@ class WorkerError(BraidwaterError, RuntimeError):
 
 class WorkerLostError(WorkerError):
     """A worker process died without a word (killed, out of memory)."""
+
+
+class BadSignatureError(WorkerError):
+    """A message that does not come from where it should: somebody else speaks, or bytes were changed on their way."""
 
 
 class TaskTimeoutError(WorkerError):

@@ -12,6 +12,7 @@ from braidwater.aggregates.moments import Moments, MomentsResult
 from braidwater.aggregates.nearest_centers import DrawnRows, NearestCenters
 from braidwater.aggregates.projected_products import ProjectedProducts
 from braidwater.aggregates.robust_products import RobustProducts
+from braidwater.aggregates.several import Several
 
 __all__ = [
     "Aggregate",
@@ -33,5 +34,6 @@ __all__ = [
     "NearestCenters",
     "ProjectedProducts",
     "RobustProducts",
+    "Several",
     "SgdResult",
 ]

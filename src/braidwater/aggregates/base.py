@@ -33,6 +33,7 @@ class Aggregate(ABC, Generic[State, Result]):
 
     exact: bool = True
     what: str = "aggregate"  # a word or two for plans and progress: "moments", "gradient"
+    workers: int | None = None  # where it is not exact: how many may have a state, at most
 
     @abstractmethod
     def initialize(self) -> State:
@@ -49,6 +50,10 @@ class Aggregate(ABC, Generic[State, Result]):
     @abstractmethod
     def final(self, state: State) -> Result:
         """What the pass was for. Leaves `state` alone."""
+
+    def part(self, blocks: range) -> Aggregate[State, Result]:
+        """The same for the worker that folds these blocks only, without what it does not need: less to send."""
+        return self
 
 
 class Iteration(ABC, Generic[Result]):

@@ -9,7 +9,7 @@ sorted by class before they were written should be shuffled once on writing: a w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,7 +117,16 @@ class MiniBatches:
         self.window_rows = window_rows
         self.window_bytes = window_bytes
         self._memory = WindowMemory()
-        self._whole: Window | None = None  # a store of one window is turned to rows once, not once an epoch
+        self._whole = _Held()  # a store of one window is turned to rows once, not once an epoch
+
+    def alike(self, *, batch_size: int, seed: int) -> MiniBatches:
+        """Mini-batches of the same rows, of another size and in another order. A store of one window is held once for both."""
+        made = MiniBatches(
+            self.store, self.form, batch_size=batch_size, seed=seed, rank=self.rank, size=self.size, share=self.share,
+            shuffle=self.shuffle, window_rows=self.window_rows, window_bytes=self.window_bytes,
+        )  # fmt: skip
+        made._whole = self._whole
+        return made
 
     @property
     def steps(self) -> int:
@@ -169,14 +178,8 @@ class MiniBatches:
 
     @cached_property
     def _dealt(self) -> list[list[Unit]]:
-        """The units of each worker: the largest first, each to the worker with the fewest rows so far."""
-        hands: list[list[Unit]] = [[] for _ in range(self.size)]
-        loads = [0] * self.size
-        for unit in sorted(self.store.units, key=lambda unit: (-unit.rows, unit.number)):
-            least = loads.index(min(loads))
-            hands[least].append(unit)
-            loads[least] += unit.rows
-        return [sorted(hand, key=lambda unit: unit.number) for hand in hands]
+        """The units of each worker."""
+        return deal(self.store.units, self.size)
 
     @cached_property
     def _shares(self) -> list[int]:
@@ -215,9 +218,9 @@ class MiniBatches:
     def _window(self, epoch: int, span: _Span) -> tuple[Window, Array | None]:
         """A window and the order of its rows (None: as they lie)."""
         if len(span.units) == len(self._own_units()):
-            if self._whole is None:
-                self._whole = Window(self.store, self._own_units(), self.form, self.window_bytes)
-            window = self._whole
+            if self._whole.window is None:
+                self._whole.window = Window(self.store, self._own_units(), self.form, self.window_bytes)
+            window = self._whole.window
         else:
             window = Window(self.store, span.units, self.form, self.window_bytes, self._memory)
         if not self.shuffle:
@@ -227,6 +230,13 @@ class MiniBatches:
         if self.form.pad is not None:
             order = by_length(order, window.lengths(self.form.pad), self.batch_size, random)
         return window, order
+
+
+@dataclass
+class _Held:
+    """The window of a store that is one window."""
+
+    window: Window | None = None
 
 
 class _Windows:
@@ -275,8 +285,19 @@ class _Windows:
             self._release(window)
 
     def _release(self, window: Window) -> None:
-        if window is not self._batches._whole:
+        if window is not self._batches._whole.window:
             window.release(self._batches._memory)
+
+
+def deal(units: Sequence[Unit], hands: int) -> list[list[Unit]]:
+    """Units dealt to `hands` workers, the largest first, each to the worker with the fewest rows so far."""
+    dealt: list[list[Unit]] = [[] for _ in range(hands)]
+    loads = [0] * hands
+    for unit in sorted(units, key=lambda unit: (-unit.rows, unit.number)):
+        least = loads.index(min(loads))
+        dealt[least].append(unit)
+        loads[least] += unit.rows
+    return [sorted(hand, key=lambda unit: unit.number) for hand in dealt]
 
 
 def by_length(order: Array, lengths: Array, step_rows: int, random: np.random.Generator) -> Array:

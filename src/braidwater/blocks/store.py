@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock, local
+from typing import TypeVar
 
 from braidwater.blocks.base import Array, Block, BlockSchema, allocate
 
+Answer = TypeVar("Answer")
 Key = tuple[int, int]  # a unit's place in the order of the table: (partition, number within it)
 
 
@@ -27,6 +30,8 @@ class BlockStore(ABC):
     schema: BlockSchema
     units: list[Unit]
     kind: str  # "memory" or "disk"
+    # False: its blocks lie elsewhere and stay there. Aggregates fold them, `ask` asks about one, `read` refuses
+    here: bool = True
 
     @property
     def rows(self) -> int:
@@ -39,6 +44,10 @@ class BlockStore(ABC):
     @abstractmethod
     def read(self, number: int, buffer: Array | None = None) -> Block:
         """The block `number`. `buffer` (uint8, of `buffer_bytes`) is used for its numbers where they have to be fetched."""
+
+    def ask(self, number: int, function: Callable[[Block], Answer]) -> Answer:
+        """What `function` says of the block `number`, called where it lies."""
+        return function(self.read(number))
 
     @property
     def buffer_bytes(self) -> int:

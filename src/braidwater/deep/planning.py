@@ -13,11 +13,12 @@ from braidwater.deep.layers import PASSING
 from braidwater.deep.optimizers import OptimizerPlan
 from braidwater.deep.settings import Settings
 from braidwater.deep.step_times import MOST_SECONDS, measure_steps
+from braidwater.engines import Engine
 from braidwater.parallel import STRATEGIES, Data, Strategy, Training, strategy_class
 from braidwater.parallel.ensemble.module import EnsembleModule
 from braidwater.parallel.label_skew import ADVICE, find_skew
 from braidwater.parallel.mixed_precision import HALF
-from braidwater.planner import COSTS, Plan, Work, plan_table
+from braidwater.planner import COSTS, Plan, Work, gang_or_in_place, plan_table
 from braidwater.tables import Table
 
 WORTH_MEASURING = 3.0  # seconds of work from which on steps are timed
@@ -60,16 +61,31 @@ def _moments(plan: OptimizerPlan) -> int:
     return 2
 
 
-def make_plan(settings: Settings, rows: Table, work: Work, training: Training, form: InputForm, **wishes: Any) -> Plan:
-    """The plan for the strategy that the settings name, or leave to the planner.
+def make_plan(
+    settings: Settings,
+    rows: Table,
+    work: Work,
+    training: Training,
+    form: InputForm,
+    engine: Engine | None = None,
+    **wishes: Any,
+) -> Plan:
+    """The plan for the strategy that the settings name, or leave to the planner, and what `engine` makes of it.
 
     Counted operations mispredict small nets. So where the training takes seconds and one process can hold the net, some of
     its steps are timed on made-up rows, for a small part of that time, and the plan is made anew.
     """
     wishes = _own_wishes(settings) | {name: value for name, value in wishes.items() if value is not None}
+    plan = _priced(rows, work, training, form, wishes)
+    if engine is None:
+        return plan
+    return gang_or_in_place(plan, engine, rows, work, folds=chosen_strategy(settings, plan).folds)
+
+
+def _priced(rows: Table, work: Work, training: Training, form: InputForm, wishes: dict[str, Any]) -> Plan:
     plan = plan_table(rows, work, **wishes)
     held = (2 + work.moments) * work.state_bytes + work.working_bytes
-    seconds = plan.root.estimated.seconds
+    seconds = sum(node.estimated.seconds for node in plan.root.children if node.role == "later")  # of its steps
     if seconds < WORTH_MEASURING or held > plan.memory_limit:
         return plan
     budget = min(_SHARE * seconds, MOST_SECONDS)

@@ -16,6 +16,7 @@ from braidwater.deep.settings import Settings
 from braidwater.encoding import Encoding, FittedEncoding, Numeric
 from braidwater.encoding.encoding import Features
 from braidwater.engines import Engine
+from braidwater.errors import UnsupportedError
 from braidwater.parallel import Data
 from braidwater.tables import Table
 
@@ -58,8 +59,10 @@ def make_data(
     workers: int,
     engine: Engine,
     stack: ExitStack,
+    *,
+    folds: bool = False,
 ) -> Data:
-    """The blocks of both tables, made in one pass each."""
+    """The blocks of both tables, made in one pass each. Where the strategy `folds` them, they may stay where they lie."""
 
     def blocks(of: Table, encoder: FittedEncoding) -> BlockSource:
         source = BlockSource(of, encoder, passes=settings.epochs + 1)
@@ -67,9 +70,17 @@ def make_data(
             source.close()
             source = BlockSource(of, encoder, passes=settings.epochs + 1, cache="disk")
         stack.enter_context(source)
-        engine.materialise(source)
+        if folds:
+            engine.place(source)
+        else:
+            engine.materialise(source)
         return source
 
+    if settings.shuffle and folds and engine.stays(rows):
+        raise UnsupportedError(
+            f"shuffle=True would take the rows of {rows.name!r} away from where they lie. Give them in a random order: "
+            "table(f'{address}::SELECT * FROM … ORDER BY random()')."
+        )
     source = blocks(rows, encoding)
     if settings.shuffle:
         source.shuffle(settings.seed)
@@ -78,4 +89,4 @@ def make_data(
         return Data(source.store, source=source)
     checked = encoding.for_evaluation()
     validation = blocks(held_out, checked)
-    return Data(source.store, validation.store, InputForm(checked, settings.precision).rows, source)
+    return Data(source.store, validation.store, InputForm(checked, settings.precision).rows, source, validation)

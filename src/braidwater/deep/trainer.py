@@ -106,23 +106,23 @@ class Trainer(Settings):
         form = InputForm(encoding, self.precision)
         module = self.make_module(form, loss)
         training = self.make_training(module, form, loss)
-        strategy = self._strategy(rows, training, form)
+        strategy = self._strategy(rows, training, form, engine)
         engine = engine or LocalEngine(strategy.workers)
         if self.checkpoint is not None and not self.resume:
             Checkpoints(self.checkpoint, {}).clear()
         with ExitStack() as stack, nullcontext() if self.plan_ is None else self.plan_.measuring():
-            data = make_data(self, rows, held_out, encoding, strategy.workers, engine, stack)
+            data = make_data(self, rows, held_out, encoding, strategy.workers, engine, stack, folds=strategy.folds)
             if self.plan_ is not None:
                 self.plan_.notes += notes_on(data, training, strategy.workers)
             trained = train_guarded(strategy, training, data, engine)
         self._take(module, encoding, loss, strategy, trained)
 
-    def _strategy(self, rows: Table, training: Training, form: InputForm) -> Strategy:
+    def _strategy(self, rows: Table, training: Training, form: InputForm, engine: Engine | None) -> Strategy:
         work = describe_work(self, training.module, form)
         if isinstance(self.strategy, Strategy) and self.strategy.name not in work.strategies:
             self.plan_ = None  # a strategy from elsewhere: nobody knows its cost
             return self.strategy
-        self.plan_ = make_plan(self, rows, work, training, form)
+        self.plan_ = make_plan(self, rows, work, training, form, engine)
         emit(Planned(text=str(self.plan_)))
         return chosen_strategy(self, self.plan_)
 
@@ -153,6 +153,7 @@ class Trainer(Settings):
         features: Features = None,
         exclude: Sequence[str] = (),
         weight: str | None = None,
+        engine: Engine | None = None,
         **wishes: Any,
     ) -> Plan:
         """What `fit` would do, and its cost. The table is looked at, nothing is trained but some steps on made-up rows, where
@@ -161,7 +162,7 @@ class Trainer(Settings):
         encoding = self.encode(rows, label, features, exclude, weight)
         form, loss = InputForm(encoding, self.precision), self.loss_of(encoding)
         training = self.make_training(self.make_module(form, loss), form, loss)
-        return make_plan(self, rows, describe_work(self, training.module, form), training, form, **wishes)
+        return make_plan(self, rows, describe_work(self, training.module, form), training, form, engine, **wishes)
 
     def work(self, rows: Table, encoding: FittedEncoding) -> Work:
         """The training as the planner sees it: operations and bytes counted on one row."""

@@ -1,9 +1,20 @@
 """Engines: places where work runs over a table that lies there."""
 
 from braidwater.engines.base import Capabilities, Engine, Member, Outcome, RunningTasks, Task
+from braidwater.engines.facts import segments
 from braidwater.engines.local import LocalEngine
 
-__all__ = ["Capabilities", "Engine", "LocalEngine", "Member", "Outcome", "RunningTasks", "Task", "default_engine"]
+__all__ = [
+    "Capabilities",
+    "Engine",
+    "LocalEngine",
+    "Member",
+    "Outcome",
+    "RunningTasks",
+    "Task",
+    "default_engine",
+    "segments",
+]
 
 
 def default_engine() -> Engine:

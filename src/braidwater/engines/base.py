@@ -132,13 +132,15 @@ class Capabilities:
 class Way:
     """One of several ways in which an engine can run passes over a table that lies there, for the planner to tell of.
 
-    `seconds` is an estimate, `leaving` the bytes that leave the place; `refused` says why it is not possible.
+    `seconds` is an estimate, `leaving` the bytes that leave the place; `refused` says why it is not possible, `note` what
+    else is worth knowing of it.
     """
 
     name: str
     seconds: float
     leaving: int
     refused: str = ""
+    note: str = ""
 
 
 class Engine(ABC):
@@ -189,6 +191,20 @@ class Engine(ABC):
                 f"Engine {self.name!r} kept no blocks of table {source.table.name!r}; use LocalEngine."
             )
         return source.store
+
+    @property
+    def files_here(self) -> bool:
+        """Whether the workers of tasks see the files of this machine as this process does."""
+        return True
+
+    def stays(self, table: Table) -> bool:
+        """Whether `place` leaves the rows of `table` where they lie. Not where they lie in files of this machine."""
+        return False
+
+    def place(self, source: BlockSource) -> BlockStore:
+        """The blocks of `source` where aggregates will fold them again and again: as `materialise`, or, where the rows of
+        its table can stay (`stays`), a store that only `aggregate` can read (`BlockStore.here` is False)."""
+        return self.materialise(source)
 
     @abstractmethod
     def map_blocks(

@@ -68,8 +68,13 @@ class Averaging(Strategy):
         if not isinstance(self.warmup, int) or self.warmup < 0:
             raise OptionError("warmup", self.warmup, "a number of steps (of epochs for every='epoch'), or 0")
 
+    @property
+    def folds(self) -> bool:
+        return self.every == "epoch" and not self.warmup
+
     def train(self, training: Training, data: Data, engine: Engine) -> Trained:
-        if self.every == "epoch" and not self.warmup and not draws_random_numbers(training, data):
+        # blocks that lie elsewhere are folded by processes, each of which has a generator of its own
+        if self.folds and not (data.rows.here and draws_random_numbers(training, data)):
             return train_by_aggregates(training, data, engine, self.workers, self.optimizer_state)
         every = None if self.every == "epoch" else self.every
         stores = data.for_members()

@@ -82,14 +82,15 @@ class Training:
 class Data:
     """The rows to train on, and those to validate on after each epoch.
 
-    `validation_form` is that of the validation's rows where it is not the training's. `source` is where `rows` come from.
-    Only strategies that run as aggregates need it, and it stays in this process.
+    `validation_form` is that of the validation's rows where it is not the training's. `source` and `validation_source` are
+    where they come from. Only strategies that run as aggregates need these, and they stay in this process.
     """
 
     rows: BlockStore
     validation: BlockStore | None = None
     validation_form: RowForm | None = None
     source: BlockSource | None = None
+    validation_source: BlockSource | None = None
 
     def for_members(self) -> Data:
         """What other processes get: stores travel as the paths of their files."""
@@ -133,6 +134,11 @@ class Strategy(ABC):
     def reproducible(self) -> bool:
         """Whether the second law holds. Not where workers do not wait for each other: who comes first decides then."""
         return True
+
+    @property
+    def folds(self) -> bool:
+        """Whether rows are only ever folded by `engine.aggregate`, so that they may stay where they lie (`Engine.place`)."""
+        return False
 
     @abstractmethod
     def train(self, training: Training, data: Data, engine: Engine) -> Trained:

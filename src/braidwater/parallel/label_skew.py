@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from braidwater.blocks.base import Array
+from braidwater.blocks.base import Array, Block
 from braidwater.blocks.store import BlockStore
 from braidwater.errors import DataWarning
 
@@ -127,10 +127,14 @@ def _shares(units: int, workers: int) -> list[range]:
 def _summary_of(store: BlockStore, label: str, target: Target, units: range) -> Array:
     whole: Array | None = None
     for number in units:
-        own = label_summary(store.read(number)[label], target)
+        own = store.ask(number, partial(_of_block, label=label, target=target))
         whole = own if whole is None else joined(whole, own, target)
     assert whole is not None
     return whole
+
+
+def _of_block(block: Block, label: str, target: Target) -> Array:
+    return label_summary(block[label], target)
 
 
 def _skew(shares: Sequence[Array], worker: int, target: Target) -> Skew:

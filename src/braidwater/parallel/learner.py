@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,20 @@ from braidwater.parallel.mixed_precision import HALF, LossScale, autocast, weigh
 from braidwater.parallel.recompute import recompute_layers
 
 _NAMED_ROWS = 20  # of a batch whose loss is not finite, so many are named
+
+
+@dataclass
+class Measured:
+    """Sums over rows in evaluation: of their losses, of their weights, and what torchmetrics' `metrics` keep of them."""
+
+    metrics: dict[str, Any]
+    total: float = 0.0
+    weight: float = 0.0
+
+    def figures(self) -> dict[str, float]:
+        """By the names that a record of an epoch has for them."""
+        found = {"validation_loss": self.total / self.weight if self.weight else math.nan}
+        return found | {f"validation_{name}": float(metric.compute()) for name, metric in self.metrics.items()}
 
 
 class Learner:
@@ -122,8 +137,13 @@ class Learner:
 
     def evaluate(self, batches: Iterable[MiniBatch]) -> dict[str, float]:
         """The mean loss over `batches` and the training's metrics, over all workers. Leaves the module as it was."""
-        metrics = self.training.metrics() if self.training.metrics is not None else {}
-        total = weight = 0.0
+        found = self.measure(batches)
+        found.total, found.weight = self.replica.sum([found.total, found.weight])
+        return found.figures()  # torchmetrics gathers over the process group by itself
+
+    def measure(self, batches: Iterable[MiniBatch], found: Measured | None = None) -> Measured:
+        """What this worker finds in `batches`, added to what it has found so far."""
+        found = found or Measured(self.training.metrics() if self.training.metrics is not None else {})
         self.module.eval()
         try:
             with torch.no_grad():
@@ -134,21 +154,14 @@ class Learner:
                     output = self.outputs(features)
                     if not batch.rows:
                         continue
-                    total += _sum(
-                        self._losses(self.training.loss, output, target, weights is not None),
-                        batch.rows,
-                        weights,
-                        False,
-                    )
-                    weight += float(batch.rows) if weights is None else float(weights.sum())
-                    for metric in metrics.values():
+                    losses = self._losses(self.training.loss, output, target, weights is not None)
+                    found.total += _sum(losses, batch.rows, weights, False)
+                    found.weight += float(batch.rows) if weights is None else float(weights.sum())
+                    for metric in found.metrics.values():
                         metric.update(output, target)
         finally:
             self.module.train()
-        total, weight = self.replica.sum([total, weight])
-        found = {"validation_loss": total / weight if weight else math.nan}
-        # torchmetrics gathers over the process group by itself
-        return found | {f"validation_{name}": float(metric.compute()) for name, metric in metrics.items()}
+        return found
 
     def outputs(self, features: torch.Tensor) -> torch.Tensor:
         """What the module says of rows, in evaluation. Collective where the module talks in its forward pass."""

@@ -16,25 +16,30 @@ import torch
 from braidwater.aggregates.base import Aggregate
 from braidwater.blocks.base import Block
 from braidwater.blocks.mini_batches import MiniBatches
+from braidwater.blocks.source import BlockSource
 from braidwater.blocks.store import MemoryStore, Unit
 from braidwater.engines.base import Engine
+from braidwater.engines.once import Once
 from braidwater.errors import BraidwaterError, EmptyTableError, UnsupportedError, WorkerError
 from braidwater.parallel.base import Data, Replica, Trained, Training
 from braidwater.parallel.checkpoint import Checkpoint
 from braidwater.parallel.device import torch_threads
 from braidwater.parallel.label_skew import warn_of_skew
-from braidwater.parallel.learner import Learner
-from braidwater.parallel.loop import EpochLoop, Report, own_random_numbers
+from braidwater.parallel.learner import Learner, Measured
+from braidwater.parallel.loop import EpochLoop, Report, own_random_numbers, seed_random_numbers
 from braidwater.parallel.member_state import MemberState, join_tensors, split_tensors
+from braidwater.parallel.validation import Validation
 
 Weights = dict[str, torch.Tensor]
+Optimizers = dict[int, Once[dict[str, Any]]]
 
 
 @dataclass
 class LocalState:
     """The training of one worker so far, or the average of several: weights, and how many rows (their weight) are in them.
 
-    `optimizers` holds the optimiser's state of each worker by the number of the first block of its share.
+    `optimizers` holds the optimiser's state of each worker by the number of the first block of its share: it goes back to
+    the worker that has it still.
     """
 
     learner: Learner | None = None
@@ -43,7 +48,7 @@ class LocalState:
     loss: float = 0.0
     weight: float = 0.0
     weights: Weights = field(default_factory=dict)
-    optimizers: dict[int, dict[str, Any]] = field(default_factory=dict)
+    optimizers: Optimizers = field(default_factory=dict)
 
     def settled(self) -> LocalState:
         """The same without a learner, and without memory in common."""
@@ -51,36 +56,56 @@ class LocalState:
             weights, optimizers = copy.deepcopy(self.weights), dict(self.optimizers)
         else:
             weights = self.learner.weights()
-            optimizers = {self.first_block: copy.deepcopy(self.learner.optimizer.state_dict())}
+            optimizers = {self.first_block: Once(_on_processor(self.learner.optimizer.state_dict()))}
         return LocalState(None, -1, self.steps, self.loss, self.weight, weights, optimizers)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What another process gets: a learner, with its module and hooks, stays where it is."""
+        whole = self.settled()
+        return LocalState, (None, -1, whole.steps, whole.loss, whole.weight, whole.weights, whole.optimizers)
 
 
 class LocalTraining(Aggregate[LocalState, LocalState]):
     """One epoch of local training from common weights; the result is the average, weighted by rows.
 
-    `shares` is the number of workers that fold at a time: each takes its part of `batch_size`. The rows of a block are
-    shuffled by the seed, the epoch and the block's number.
+    `workers` is the number of those that fold at a time, each a run of the `blocks`: each takes its part of `batch_size`, and
+    a GPU of its own where there are as many. The rows of a block are shuffled by the seed, the epoch and the block's number.
+    `draws` says that each worker is a process: the random numbers of its module follow from the same three.
     """
 
     exact = False
     what = "epoch"
+    workers: int
 
     def __init__(
         self,
-        training: Training,
+        training: Once[Training],
         weights: Weights,
-        optimizers: dict[int, dict[str, Any]],
+        optimizers: Optimizers,
         *,
         epoch: int,
-        shares: int,
+        workers: int,
+        blocks: int,
         steps: int,
+        draws: bool = False,
     ) -> None:
-        self.training = training
+        self.once = training
         self.weights = weights
         self.optimizers = optimizers
         self.epoch = epoch
-        self.shares = shares
+        self.workers = workers
+        self.blocks = blocks
         self.epoch_steps = steps
+        self.draws = draws
+
+    @property
+    def training(self) -> Training:
+        return self.once.value
+
+    def part(self, blocks: range) -> LocalTraining:
+        found = copy.copy(self)
+        found.optimizers = {block: state for block, state in self.optimizers.items() if block in blocks}
+        return found
 
     def initialize(self) -> LocalState:
         return LocalState()
@@ -89,9 +114,8 @@ class LocalTraining(Aggregate[LocalState, LocalState]):
         if not block.rows:
             return state
         if state.learner is None:
-            state.learner = Learner(self.training, Replica(), self.training.epochs * self.epoch_steps)
+            state.learner = self._learner(block.number)
             state.first_block = block.number
-            state.learner.load(self.weights, copy.deepcopy(self.optimizers.get(block.number)))
         for batch in self._batches(block).epoch(self.epoch):
             number = self.epoch * self.epoch_steps + state.steps
             loss, weight = state.learner.step(batch, number, self.epoch)
@@ -121,10 +145,21 @@ class LocalTraining(Aggregate[LocalState, LocalState]):
     def final(self, state: LocalState) -> LocalState:
         return state.settled()
 
+    def _learner(self, block: int) -> Learner:
+        """That of the worker whose share begins with `block`, with the weights of all and its optimiser."""
+        if self.draws:
+            seed_random_numbers(self.training.seed, self.epoch, block)
+        alone = Replica()
+        alone.rank = next(n for n in range(self.workers) if block < self.blocks * (n + 1) // self.workers)
+        learner = Learner(self.training, alone, self.training.epochs * self.epoch_steps)
+        own = self.optimizers.get(block)
+        learner.load(self.weights, None if own is None else copy.deepcopy(own.value))
+        return learner
+
     def _batches(self, block: Block) -> MiniBatches:
         store = MemoryStore(block.schema, [Unit(0, block.rows, block.start)], [block.buffer])
         seed = int(np.random.SeedSequence([self.training.seed, block.number]).generate_state(1)[0])
-        size = -(-self.training.batch_size // self.shares)
+        size = -(-self.training.batch_size // self.workers)
         return MiniBatches(store, self.training.form, batch_size=size, seed=seed)
 
 
@@ -144,28 +179,25 @@ class _AggregateLoop(EpochLoop):
     def __init__(self, training: Training, data: Data, engine: Engine, workers: int, optimizer_state: str) -> None:
         self._engine = engine
         self._optimizer_state = optimizer_state
-        self._optimizers: dict[int, dict[str, Any]] = {}
+        self._optimizers: Optimizers = {}
+        self._once = Once(training)
         self._shares = min(workers, engine.workers, max(len(data.rows.units), 1))
         warn_of_skew(training, data.rows, self._shares)
         super().__init__(training, data, Replica(), f"averaging every epoch, {self._shares} shares")
 
     def steps(self, report: Report, begun: float) -> None:
-        assert self.data.source is not None
-        progress = self.progress
+        progress, rows = self.progress, self.data.rows
         aggregate = LocalTraining(
-            self.training,
+            self._once,
             self.learner.weights(),
             self._optimizers,
             epoch=progress.epoch,
-            shares=self._shares,
+            workers=self._shares,
+            blocks=len(rows.units),
             steps=self.batches.steps,
+            draws=not rows.here,
         )
-        try:
-            found: LocalState = self._engine.aggregate(self.data.source, aggregate)
-        except WorkerError as error:
-            if isinstance(error.__cause__, BraidwaterError):
-                raise error.__cause__ from error
-            raise
+        found: LocalState = self._fold(self.data.source, aggregate)
         if found.steps == 0:
             raise EmptyTableError("There are no rows to train on.")
         self.learner.load(found.weights)
@@ -174,22 +206,52 @@ class _AggregateLoop(EpochLoop):
         progress.loss, progress.weight = found.loss, found.weight
         progress.steps += found.steps
 
-    def _next_optimizers(self, found: LocalState) -> dict[int, dict[str, Any]]:
+    def validate(self) -> dict[str, float]:
+        if self.data.validation is None or self.data.validation.here:
+            return super().validate()
+        form = self.data.validation_form or self.training.form
+        validation = Validation(self._once, self.learner.weights(), form)
+        found: Measured = self._fold(self.data.validation_source, validation)
+        return found.figures()
+
+    def _fold(self, source: BlockSource | None, aggregate: Aggregate[Any, Any]) -> Any:
+        assert source is not None
+        try:
+            return self._engine.aggregate(source, aggregate)
+        except WorkerError as error:
+            if isinstance(error.__cause__, BraidwaterError):
+                raise error.__cause__ from error
+            raise
+
+    def _next_optimizers(self, found: LocalState) -> Optimizers:
         if self._optimizer_state == "reset":
             return {}
         if self._optimizer_state == "local" or len(found.optimizers) < 2:
             return found.optimizers
-        average = _averaged(list(found.optimizers.values()))
+        average = Once(_averaged([one.value for one in found.optimizers.values()]))
         return dict.fromkeys(found.optimizers, average)
 
     def state(self) -> MemberState:
         found = super().state()
-        plain, tensors = split_tensors(self._optimizers, "shares")
+        plain, tensors = split_tensors({block: one.value for block, one in self._optimizers.items()}, "shares")
         return MemberState({**found.tensors, **tensors}, {**found.values, "shares": plain})
 
     def restore(self, found: Checkpoint, own: MemberState) -> None:
         super().restore(found, own)
-        self._optimizers = join_tensors(own.values["shares"], own.tensors) or {}
+        states = join_tensors(own.values["shares"], own.tensors) or {}
+        self._optimizers = {block: Once(state) for block, state in states.items()}
+
+
+def _on_processor(state: dict[str, Any]) -> dict[str, Any]:
+    """A copy of an optimiser's state that a process without a GPU can open; loading it puts it where the weights are."""
+    moved = {
+        number: {
+            name: value.to("cpu", copy=True) if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+            for name, value in parameter.items()
+        }
+        for number, parameter in state["state"].items()
+    }
+    return {"state": moved, "param_groups": copy.deepcopy(state["param_groups"])}
 
 
 def _averaged(states: list[dict[str, Any]]) -> dict[str, Any]:

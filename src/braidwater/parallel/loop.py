@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from braidwater.blocks.mini_batches import MiniBatches
+from braidwater.blocks.mini_batches import MiniBatch, MiniBatches
 from braidwater.engines.phase import enter
 from braidwater.errors import NumericalError
 from braidwater.events import BlockDone, CheckpointWritten, Histogram, Metric, PassFinished, PassStarted, emit
@@ -41,17 +41,27 @@ def run_epochs(training: Training, data: Data, replica: Replica, *, strategy: st
         return EpochLoop(training, data, replica, strategy).to_the_end()
 
 
+class EpochBatches(Protocol):
+    """The mini-batches of a worker as the loop takes them: any epoch from any step, and what an epoch comes to."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def total_rows(self) -> int: ...
+    def epoch(self, number: int, start: int = 0) -> Iterator[MiniBatch]: ...
+
+
 class EpochLoop:
     """One worker's run: the learner, its mini-batches, and where it stands.
 
-    A strategy that takes its steps elsewhere overrides `steps`, `state` and `restore`.
+    A strategy that takes its steps elsewhere overrides `steps`, `validate`, `state` and `restore`.
     """
 
     def __init__(self, training: Training, data: Data, replica: Replica, strategy: str) -> None:
         self.training = training
         self.replica = replica
         self.data = data
-        self.batches = mini_batches(training, data, replica)
+        self.batches = self.open_batches()
         self.learner = replica.learner(training, training.epochs * self.batches.steps)
         self.progress = Progress()
         self.best: dict[str, torch.Tensor] | None = None
@@ -61,11 +71,20 @@ class EpochLoop:
             self.checkpoints = Checkpoints(training.checkpoint, identity(training, data, strategy, workers))
             self._resume(self.checkpoints)
 
+    def open_batches(self) -> EpochBatches:
+        """The mini-batches of this worker."""
+        return mini_batches(self.training, self.data, self.replica)
+
     def to_the_end(self) -> Trained:
         progress = self.progress
         with self._checkpoints_ended(), profiled(self.training.profile, self.replica.rank) as self.traced:
             while progress.epoch < self.training.epochs and not progress.stopped:
                 self._epoch()
+        return self.trained()
+
+    def trained(self) -> Trained:
+        """What has been learnt so far."""
+        progress = self.progress
         self.replica.settle(self.learner)
         weights = self.learner.weights() if self.best is None else self.best
         best_epoch = progress.best_epoch if self.best is not None else progress.epoch
@@ -112,8 +131,7 @@ class EpochLoop:
         loss, weight = self.replica.sum([progress.loss, progress.weight])
         record: dict[str, Any] = {"epoch": progress.epoch + 1, "loss": loss / weight if weight else float("nan")}
         if self.data.validation is not None:
-            found = mini_batches(self.training, self.data, self.replica, validation=True)
-            record |= self.learner.evaluate(found.epoch(0))
+            record |= self.validate()
         report.metrics(record)
         if self.training.histograms:
             report.histograms(self.learner.module)
@@ -123,6 +141,11 @@ class EpochLoop:
         progress.step = 0
         progress.loss = progress.weight = progress.seconds = 0.0
         self._judge(record.get("validation_loss", record["loss"]))
+
+    def validate(self) -> dict[str, float]:
+        """The loss and the metrics of the validation's rows. Collective."""
+        found = mini_batches(self.training, self.data, self.replica, validation=True)
+        return self.learner.evaluate(found.epoch(0))
 
     def _judge(self, loss: float) -> None:
         """Early stopping: keep the weights of the best epoch, stop when it lies too far back."""
@@ -335,11 +358,16 @@ def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 def own_random_numbers(seed: int, rank: int) -> Iterator[None]:
     """Seed the generators of this process, and put them back in the end."""
     before = random_state()
-    stream = int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
-    torch.manual_seed(stream)
-    random.seed(stream)
-    np.random.seed(stream)
+    seed_random_numbers(seed, rank)
     try:
         yield
     finally:
         restore_random_state(before)
+
+
+def seed_random_numbers(*seeds: int) -> None:
+    """Seed the generators that a module may draw from."""
+    stream = int(np.random.SeedSequence(seeds).generate_state(1)[0])
+    torch.manual_seed(stream)
+    random.seed(stream)
+    np.random.seed(stream)

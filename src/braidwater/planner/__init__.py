@@ -2,6 +2,7 @@
 
 from braidwater.planner.base import Layer, StepTimes, Work
 from braidwater.planner.constants import REFERENCE, Machine, machine, stored_machine
+from braidwater.planner.in_place import gang_or_in_place
 from braidwater.planner.plan import plan, plan_table
 from braidwater.planner.strategies import COSTS
 from braidwater.planner.tree import Choice, Chosen, Node, Plan, Rejected, format_seconds
@@ -19,6 +20,7 @@ __all__ = [
     "StepTimes",
     "Work",
     "format_seconds",
+    "gang_or_in_place",
     "machine",
     "plan",
     "plan_table",

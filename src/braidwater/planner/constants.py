@@ -31,7 +31,8 @@ class Machine:
     through memory that they share, `gather_byte` and `scatter_byte` of an all-gather and a reduce-scatter, `send_*` of a message
     from one to the other. `contention` is how much longer a step on 256 rows takes when two processes train,
     `contention_small` one on 16; `half_speed` how many times faster than in 32 bits a matrix product is in 16; `step_call`
-    seconds of Python and dispatch of a small net's step; `start` seconds to start a session's first gang, `compile` to load the fused kernels.
+    seconds of Python and dispatch of a small net's step; `start` seconds to start a session's first gang, `compile` to load
+    the fused kernels.
     """
 
     name: str = "reference"

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from braidwater.blocks.base import UNIT_BYTES
 from braidwater.planner.base import Cache, Kernel, Work
 from braidwater.planner.constants import Machine
-from braidwater.tables.base import TableStatistics
+
+if TYPE_CHECKING:
+    from braidwater.tables.base import TableStatistics
 
 BLOCK_SECONDS = 60e-6  # Python's share of a block: taking it up, its state, its events
 PASS_SECONDS = 1e-3  # starting threads, the decision between two passes

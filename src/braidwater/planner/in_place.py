@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from braidwater.engines.base import Engine, Way
 from braidwater.options import format_bytes
 from braidwater.planner.base import Work
 from braidwater.planner.cost import Cost
 from braidwater.planner.tree import Choice, Node, Plan, Rejected
-from braidwater.tables.base import Table
+
+if TYPE_CHECKING:
+    from braidwater.engines.base import Engine, Way
+    from braidwater.tables.base import Table
 
 
 def in_place(plan: Plan, engine: Engine, table: Table, work: Work) -> Plan:
@@ -30,7 +33,35 @@ def in_place(plan: Plan, engine: Engine, table: Table, work: Work) -> Plan:
         root=root,
         choices=[choice, *(one for one in plan.choices if one.name != "engine")],
         chosen=replace(plan.chosen, engine=engine.name),
+        notes=[*plan.notes, *([best.note] if best.note else [])],
     )
+
+
+_TALKS = "its workers talk inside a pass; Averaging(every='epoch') does not, and trains where the rows lie"
+
+
+def gang_or_in_place(plan: Plan, engine: Engine, table: Table, work: Work, *, folds: bool) -> Plan:
+    """The plan of a training, told where its rows go: they stay, where its strategy `folds` them by passes of the engine and
+    that can be; else they leave for the workers of a gang. The estimates of its steps hold for both.
+    """
+    ways = engine.ways(table, work.read_columns, passes=work.passes, exact=False)
+    if not ways:
+        return plan
+    stays = folds and engine.stays(table)
+    taken = "sessions" if stays else "copy"
+    best = next((way for way in ways if way.name == taken), None)
+    if best is None:  # an engine that has gangs of its own
+        best, chosen = ways[0], replace(plan.chosen, engine=engine.name)
+        choice = Choice("engine", f"{engine.name} ({best.name})", _leaving(best), tuple(_rejected(ways[1:], best)))
+        choices = [choice, *(one for one in plan.choices if one.name != "engine")]
+        return replace(plan, choices=choices, chosen=chosen, notes=[*plan.notes, *([best.note] if best.note else [])])
+    others = [
+        Rejected(way.name, way.refused or (_leaving(way) if folds else _TALKS)) for way in ways if way is not best
+    ]
+    where = f"{engine.name} ({best.name})" if stays else "local"
+    choice = Choice("engine", where, _leaving(best), tuple(others))
+    choices = [choice, *(one for one in plan.choices if one.name != "engine")]
+    return replace(plan, choices=choices, chosen=replace(plan.chosen, engine=engine.name if stays else "local"))
 
 
 def _leaving(way: Way) -> str:

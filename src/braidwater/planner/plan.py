@@ -6,9 +6,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from braidwater.engines.base import Engine
 from braidwater.errors import BudgetError, OptionError, UnsupportedError
 from braidwater.options import current_options, format_bytes, parse_bytes
 from braidwater.planner import constants
@@ -20,7 +19,10 @@ from braidwater.planner.in_place import in_place
 from braidwater.planner.steps import step_tree
 from braidwater.planner.strategies import cost_of
 from braidwater.planner.tree import Chosen, Plan, format_seconds
-from braidwater.tables.base import Table, TableStatistics
+
+if TYPE_CHECKING:
+    from braidwater.engines.base import Engine
+    from braidwater.tables.base import Table, TableStatistics
 
 WORTH_CALIBRATING = 10.0  # seconds of work from which on the two seconds of measuring the machine are small
 WORTH_TALKING = 1000.0  # and the ten seconds of starting two processes to see how they talk

@@ -21,7 +21,7 @@ CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zst")
 JSON = (".ndjson", ".jsonl", ".json")
 DATABASE = (".duckdb", ".ddb", ".db")
 POSTGRES = ("postgresql://", "postgres://")
-_LATER = {"spark": "Spark"}
+SPARK = ("spark://", "sc://")
 
 
 def table(place: Any, query: str | None = None, *, name: str | None = None) -> Table:
@@ -32,7 +32,10 @@ def table(place: Any, query: str | None = None, *, name: str | None = None) -> T
     - a path of a Parquet, CSV, Arrow (Feather) or JSON-lines file, a glob, or a directory of such files;
     - ``FILE.duckdb::TABLE`` or ``FILE.duckdb::SELECT ...``, also written ``duckdb:///FILE.duckdb::...``;
     - ``postgresql://USER@HOST/DATABASE::TABLE`` or ``…::SELECT ...`` (needs the extra ``[postgres]``);
-    - a DuckDB, psycopg or ADBC connection, with the table name or SELECT as `query`;
+    - ``spark://HOST:PORT::TABLE`` or ``…::SELECT ...``; also ``spark://local[4]``, ``sc://HOST:PORT`` (Spark Connect), and
+      ``spark://`` for the active session (needs the extra ``[spark]``);
+    - a DuckDB, psycopg or ADBC connection or a Spark session, with the table name or SELECT as `query`;
+    - a Spark data frame;
     - an Ibis expression over a DuckDB connection (compiled, and run by us);
     - a pyarrow, pandas or polars data frame, or anything that speaks the Arrow stream protocol.
 
@@ -50,6 +53,8 @@ def table(place: Any, query: str | None = None, *, name: str | None = None) -> T
         return _from_duckdb(place, query, name)
     if root in ("psycopg", "adbc_driver_manager"):
         return _from_postgres(place, query, name)
+    if root == "pyspark":
+        return _from_spark(place, query, name)
     if query is not None:
         raise TableError(f"A query goes with a database connection or file, and not with a {type(place).__name__}.")
     if root == "ibis":
@@ -63,12 +68,16 @@ def _from_address(address: str, query: str | None, name: str | None) -> Table:
 
         server, inner = split_address(address)
         return postgres_table(server, inner or query or "", name=name)
+    if address.startswith(SPARK):
+        from braidwater.tables.spark import spark_table
+        from braidwater.tables.spark_session import session_at
+
+        server, inner = split_address(address)
+        return spark_table(session_at(server), inner or query or "", name=name)
     scheme = re.match(r"([a-z]+)://(?:/(?=/))?", address)
-    if scheme and scheme[1] in _LATER:
-        raise TableError(f"{_LATER[scheme[1]]} tables are not supported yet; export the table to Parquet and use that.")
     if scheme and scheme[1] not in ("duckdb", "file"):
         raise TableError(
-            f"Address {address!r} begins with {scheme[1]}://; supported are file://, duckdb:// and postgresql://."
+            f"Address {address!r} begins with {scheme[1]}://; supported are file://, duckdb://, postgresql:// and spark://."
         )
     path, separator, inner = address[scheme.end() if scheme else 0 :].partition("::")
     if separator or query is not None or path.lower().endswith(DATABASE):
@@ -143,6 +152,16 @@ def _from_postgres(place: Any, query: str | None, name: str | None) -> Table:
     if query is None:
         raise TableError("A connection needs the name of a table or a SELECT: table(connection, 'flights').")
     return connected_table(place, query, name=name)
+
+
+def _from_spark(place: Any, query: str | None, name: str | None) -> Table:
+    from braidwater.tables.spark import SparkTable, spark_table
+
+    if hasattr(place, "mapInArrow") and query is None:
+        return SparkTable(place, name=name or "data frame")
+    if not hasattr(place, "sql") or query is None:
+        raise TableError("Give a data frame of Spark, or a session and the name of a table: table(spark, 'flights').")
+    return spark_table(place, query, name=name)
 
 
 def _from_ibis(expression: Any, name: str | None) -> Table:

@@ -42,6 +42,11 @@ class ParquetTable(Table):
         return found
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of the files, in their order."""
+        return self._files
+
+    @property
     def schema(self) -> pa.Schema:
         return self._metadata[0].schema.to_arrow_schema().remove_metadata()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +29,17 @@ _SETTLED = "15 seconds"  # a session reports what it changed at the latest 10 s 
 _BATCH_BYTES = 4 * 2**20
 _LISTED = (pa.types.is_integer, pa.types.is_floating)
 _CONTENT = (
+    "WITH this AS (SELECT ctid, xmin FROM {source}) "
     "SELECT COUNT(*) AS rows, BIT_XOR(HASHTIDEXTENDED(ctid, CAST(CAST(xmin AS TEXT) AS BIGINT))) AS digest FROM this"
 )
+# before PostgreSQL 14, as in Greenplum 7, where rows of different segments have the same place
+_OLDER_CONTENT = (
+    "WITH this AS (SELECT HASHTEXTEXTENDED(CONCAT_WS(' ', {place}, ctid, xmin), 0) AS row FROM {source}) "
+    "SELECT COUNT(*) AS rows, CAST(MOD(SUM(CAST(row AS NUMERIC)), 9223372036854775807) AS BIGINT) AS digest FROM this"
+)
+
+
+_READ_ONLY = "SET TRANSACTION READ ONLY"
 
 
 class Connections:
@@ -44,12 +54,10 @@ class Connections:
     @contextmanager
     def cursor(self) -> Iterator[Any]:
         """A cursor in a read-only transaction of its own."""
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        connection = connection or self._connect()
+        connection = self._waiting() or self._connect()
         try:
             with connection.cursor() as cursor:
-                cursor.execute("SET TRANSACTION READ ONLY")
+                cursor.execute(_READ_ONLY)
                 yield cursor
             connection.rollback()
         except BaseException:
@@ -57,6 +65,21 @@ class Connections:
             raise
         with self._lock:
             self._idle.append(connection)
+
+    def _waiting(self) -> Any:
+        """An idle connection; None where there is none, or the server has ended those that there were."""
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        try:
+            if connection is not None:
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+                connection.rollback()
+        except adbc_driver_manager.Error:
+            _close_all([connection, *self._idle])
+            self._idle.clear()
+            return None
+        return connection
 
 
 def _close_all(connections: list[Any]) -> None:
@@ -100,6 +123,14 @@ class PostgresTable(Table):
         self._asked: tuple[float, Relation | None] = (-_RECENT, None)
         _ = self.schema  # a wrong name or statement is an error here, and not in the middle of a fit
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """By its address, password included: for the workers that its owner starts."""
+        if not self.address:
+            raise TypeError(
+                f"Table {self.name!r} belongs to a connection of this process, and cannot be handed to another."
+            )
+        return _opened_again, (self.address, self.query.sql("postgres"), self.name)
+
     @cached_property
     def _fields(self) -> dict[str, _Field]:
         with self._run(self.over(exp.select("*")).limit(0)) as cursor:
@@ -140,6 +171,11 @@ class PostgresTable(Table):
         state = tuple(row[key] for key in ("relation", "file", "pages", "columns", "inserted", "updated", "deleted"))
         return Relation(row["relation"], row["pages"], row["bytes"], (row["place"], *state), bool(row["quiet"]))
 
+    @cached_property
+    def _version(self) -> str:
+        with self._text("SELECT version() AS version") as cursor:
+            return str(cursor.fetch_arrow_table().to_pylist()[0]["version"])
+
     def _content(self, relation: Relation, *, sure: bool = False) -> tuple[int, int]:
         """Rows, and a digest of their places and transactions; from what was seen before where the counters say so.
 
@@ -147,7 +183,7 @@ class PostgresTable(Table):
         """
         found = self._contents.get(relation.state) if relation.quiet or not sure else None
         if found is None:
-            with self._text(f"WITH this AS (SELECT ctid, xmin FROM {self.from_text()}) {_CONTENT}") as cursor:
+            with self._text(content_query(self._version, self.from_text())) as cursor:
                 row = cursor.fetch_arrow_table().to_pylist()[0]
             found = (int(row["rows"]), int(row["digest"] or 0))
             self._contents = {relation.state: found}
@@ -178,7 +214,7 @@ class PostgresTable(Table):
 
     def partitions(self, rows: int) -> list[Partition]:
         relation = self.relation()
-        if relation is None or relation.pages == 0:
+        if relation is None or relation.pages == 0 or not has_page_ranges(self._version):
             return [Partition(0, first_row=0)]
         held = max(self._content(relation)[0], 1)
         step = max(-(-rows * relation.pages // held), 1)
@@ -255,11 +291,28 @@ class PostgresTable(Table):
             raise told(error, f"Table {self.name!r}", statement) from error
 
 
+def has_page_ranges(version: str) -> bool:
+    """Whether a server whose ``version()`` is this text scans ranges of pages: from PostgreSQL 14 on. Greenplum 7 is a 12."""
+    number = re.search(r"\d+", version)
+    return number is None or int(number[0]) >= 14
+
+
+def content_query(version: str, source: str) -> str:
+    """The count of the rows of `source`, and a digest of their places and of the transactions that wrote them."""
+    if has_page_ranges(version):
+        return _CONTENT.format(source=source)
+    return _OLDER_CONTENT.format(source=source, place="gp_segment_id" if "Greenplum" in version else "''")
+
+
 def postgres_table(address: str, query: str, *, name: str | None = None) -> PostgresTable:
     """The table or SELECT `query` of the server at `address` (a URL as libpq takes it)."""
     if not query.strip():
         raise TableError("A PostgreSQL address names its table: postgresql://USER@HOST/DATABASE::TABLE, or ::SELECT …")
     return PostgresTable(lambda: connect(address), query, name=name or query, address=address)
+
+
+def _opened_again(address: str, query: str, name: str) -> PostgresTable:
+    return postgres_table(address, query, name=name)
 
 
 def connected_table(connection: Any, query: str, *, name: str | None = None) -> PostgresTable:
@@ -474,7 +527,8 @@ SELECT c.oid::bigint AS relation, c.relkind::text AS relkind, pg_relation_fileno
   (SELECT string_agg(a.attnum || ' ' || a.atttypid, ',' ORDER BY a.attnum) FROM pg_attribute a
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
   {place} AS place,
-  NOT pg_is_in_recovery() AND NOT EXISTS (SELECT 1 FROM pg_stat_activity p WHERE p.datid = d.oid AND p.pid <> pg_backend_pid()
+  NOT pg_is_in_recovery() AND version() NOT LIKE '%Greenplum%' AND NOT EXISTS
+    (SELECT 1 FROM pg_stat_activity p WHERE p.datid = d.oid AND p.pid <> pg_backend_pid()
     AND coalesce(p.application_name, '') <> '{reader}' AND p.backend_type = 'client backend'
     AND (p.state IS DISTINCT FROM 'idle' OR p.state_change > clock_timestamp() - interval '{settled}')) AS quiet
 FROM pg_class c JOIN pg_database d ON d.datname = current_database()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -45,17 +48,39 @@ def train_test_split(
     )
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Which rows of a table are in a sample: those of the `chosen` of its parts. It pickles."""
+
+    parts: Parts
+    chosen: tuple[int, ...]
+
+    @cached_property
+    def is_chosen(self) -> np.ndarray[Any, Any]:
+        found = np.zeros(max(len(self.parts.sizes), max(self.chosen, default=0) + 1), bool)
+        found[list(self.chosen)] = True
+        return found
+
+    @property
+    def key(self) -> str:
+        """The same for the same rows of the same table."""
+        return f"parts {self.chosen} of {self.parts.key}"
+
+    def of(self, batch: pa.RecordBatch, start: int) -> pa.RecordBatch:
+        """Those rows of `batch`, which begins with row `start` of the table and has the columns that the parts look at."""
+        return batch.filter(pa.array(self.is_chosen[self.parts.codes(batch, start, batch.num_rows)]))
+
+
 class SampledTable(Table):
-    """The rows of a table that are in some of its parts, decided by their numbers and a seed."""
+    """The rows of a `table` that are in some of its parts, decided by their numbers and a seed: its `sample`."""
 
     def __init__(self, table: Table, parts: Parts, chosen: Collection[int], *, name: str) -> None:
         self.name = name
-        self._table = table
+        self.table = self._table = table
+        self.sample = Sample(parts, tuple(sorted(chosen)))
         self.reader = table.reader
         self._parts = parts
-        self._chosen = tuple(sorted(chosen))
-        self._is_chosen = np.zeros(max(len(parts.sizes), max(self._chosen, default=0) + 1), bool)
-        self._is_chosen[list(self._chosen)] = True
+        self._is_chosen = self.sample.is_chosen
 
     @property
     def schema(self) -> pa.Schema:
@@ -87,7 +112,7 @@ class SampledTable(Table):
 
     def fingerprint(self) -> str | None:
         inner = self._table.fingerprint()
-        return None if inner is None else f"{inner}|parts {self._chosen} of {self._parts.key}"
+        return None if inner is None else f"{inner}|{self.sample.key}"
 
     def select(self, query: exp.Select) -> pa.Table:
         return select_from_stream(self, query)

@@ -19,7 +19,7 @@ from sqlglot import exp
 
 from braidwater.errors import TableError
 from braidwater.events import TableWritten, emit
-from braidwater.tables.address import ARROW, DATABASE, PARQUET, POSTGRES, split_address, table
+from braidwater.tables.address import ARROW, DATABASE, PARQUET, POSTGRES, SPARK, split_address, table
 from braidwater.tables.base import Table
 from braidwater.tables.duckdb import open_database
 
@@ -27,8 +27,8 @@ from braidwater.tables.duckdb import open_database
 def write_table(rows: Table | Any, place: Any, name: str | None = None) -> Table:
     """Write `rows` (a table, or anything that `braidwater.table` takes) to `place` and return the table that lies there.
 
-    `place` is a ``.parquet``, ``.csv`` or ``.arrow`` path, ``FILE.duckdb::TABLE``, ``postgresql://…::TABLE``, or a DuckDB or
-    psycopg connection with `name`.
+    `place` is a ``.parquet``, ``.csv`` or ``.arrow`` path, ``FILE.duckdb::TABLE``, ``postgresql://…::TABLE``,
+    ``spark://…::TABLE``, or a DuckDB or psycopg connection or Spark session with `name`.
     What is there is replaced in one step once all rows are written; if anything fails it stays as it was.
     """
     source = rows if isinstance(rows, Table) else table(rows)
@@ -41,12 +41,22 @@ def write_table(rows: Table | Any, place: Any, name: str | None = None) -> Table
             from braidwater.tables.postgres import address_of
 
             written, count = _write_server(source, address_of(place), name)
+        elif type(place).__module__.startswith("pyspark"):
+            from braidwater.tables.spark_write import write_spark
+
+            written, count = write_spark(source, place, name)
         else:
             count = _write_duckdb(source, place.cursor(), name)
             written = table(place, name)
     elif str(place).startswith(POSTGRES):
         server, inner = split_address(str(place))
         written, count = _write_server(source, server, name or inner)
+    elif str(place).startswith(SPARK):
+        from braidwater.tables.spark_session import session_at
+        from braidwater.tables.spark_write import write_spark
+
+        server, inner = split_address(str(place))
+        written, count = write_spark(source, session_at(server), name or inner)
     else:
         written, count = _write_address(source, str(place).removeprefix("duckdb:///"))
     emit(TableWritten(address=str(name) if name is not None else _without_password(str(place)), rows=count))

@@ -77,7 +77,7 @@ def _first_line(kind: type) -> str:
 
 def _leaves(kind: type) -> list[Any]:
     """The implementations of a contract that come with braidwater, by name."""
-    for module in ("engines", "engines.postgres.engine", "tables.postgres"):
+    for module in ("engines", "engines.postgres.engine", "engines.spark.engine", "tables.postgres", "tables.spark"):
         import_module(f"braidwater.{module}")
     below: list[Any] = kind.__subclasses__()
     part = kind.__module__.rpartition(".")[0]  # others have tables of their own that nobody else needs to know

@@ -113,6 +113,7 @@ class LocalEngine(Engine):
         workers = min(self.workers, max(len(store.units), 1))
         if aggregate.exact:
             return self._fold_exact(StoreFeed(store), aggregate, workers)
+        workers = min(workers, aggregate.workers or workers)
         return self._fold_shares([StoreFeed(store, share=(n, workers)) for n in range(workers)], aggregate)
 
     def _over_table(self, source: BlockSource, aggregate: Aggregate[Any, Any]) -> tuple[Any, int, int]:

@@ -27,6 +27,7 @@ _BOOT = "from braidwater.engines.local.fork_server_process import main; main({li
 _PROGRAM = "from {module} import {name}; {name}({line})"
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _FORKS = hasattr(os, "pidfd_open") and sys.platform == "linux"
+_PATIENCE = 5.0  # seconds for the server to leave: it may be in the middle of an import
 _KILLED = -int(signal.SIGKILL)
 
 
@@ -189,10 +190,14 @@ class _ForkServer:
         return _Fork(status)
 
     def close(self) -> None:
-        """It leaves by itself when there is nobody to ask it for anything."""
+        """It leaves by itself when there is nobody to ask it for anything, and takes its workers along."""
         self._control.close()
         if self.owner == os.getpid():
-            self._process.poll()
+            try:
+                self._process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
 
 _running: list[_ForkServer] = []

@@ -45,6 +45,7 @@ def run_gang(
     start: Start = WorkerProcess,
     host: str = "127.0.0.1",
     threads: int | None = None,
+    available: Callable[[int], int] | None = None,
 ) -> list[Result]:
     """Run `member` on `workers` processes (see `Engine.gang`); results in order of rank.
 
@@ -55,8 +56,9 @@ def run_gang(
     itself as ``__cause__``. When a process dies, all are started again while `max_restarts` lasts (the member finds its own
     last checkpoint), else `WorkerLostError` is raised; with ``on_loss="continue"`` only the dead one is started again, and the
     others go on. `start` places the processes, `host` is this machine as they see it, `threads` are those of each, where it
-    is another machine than this one. Leaving by any error, Ctrl-C included, leaves no process behind; processes also leave by themselves when
-    this one is gone. The first start takes 3 s, a later one 0.1 s (see `fork_server`).
+    is another machine than this one; `available` says how many of so many workers can be started again, where places may
+    have been lost with workers. Leaving by any error, Ctrl-C included, leaves no process behind; processes also leave by
+    themselves when this one is gone. The first start takes 3 s, a later one 0.1 s (see `fork_server`).
     """
     if workers < 1:
         raise OptionError("workers", workers, "at least 1")
@@ -67,6 +69,8 @@ def run_gang(
     if not timeout > 0:
         raise OptionError("timeout", timeout, "a number of seconds above 0")
     for restarts in range(max_restarts + 1):
+        if restarts and available is not None:
+            workers = available(workers)
         store = _meeting_place(timeout, host)
         assignment = Assignment(
             member,

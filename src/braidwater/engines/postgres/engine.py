@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import cached_property
-from typing import Any, Literal, TypeVar, get_args
+from functools import cached_property, partial
+from typing import Any, TypeVar, get_args
 
 import psycopg
 import pyarrow as pa
-from psycopg import sql
 
 from braidwater.aggregates.base import Aggregate
-from braidwater.blocks.base import BlockEncoder
+from braidwater.blocks.base import Block
 from braidwater.blocks.source import BlockSource
+from braidwater.blocks.store import BlockStore
 from braidwater.engines.base import TIMEOUT, Capabilities, Engine, Member, OnLoss, RunningTasks, Task, Way
 from braidwater.engines.local.engine import LocalEngine
+from braidwater.engines.local.processes import LocalTasks
 from braidwater.engines.local.threads import map_in_order
-from braidwater.engines.postgres.cost import Question, estimates
-from braidwater.engines.postgres.packing import SCHEMA, Packed, drop, find_packed, pack
+from braidwater.engines.postgres.packing import Packed, drop, find_packed, pack, still_packed
+from braidwater.engines.postgres.passes import Passes, Resident
+from braidwater.engines.postgres.places import SessionPlaces
 from braidwater.engines.postgres.predictions import ServerComputedTable
 from braidwater.engines.postgres.push_down import PushedDown, pushed_down
-from braidwater.engines.postgres.session import Folded, Rows, Share, facts, fold
-from braidwater.engines.postgres.sessions import Sessions, execute, of_server, opened, permissions, place_of, request_of
+from braidwater.engines.postgres.report import Report
+from braidwater.engines.postgres.server import server_of
+from braidwater.engines.postgres.sessions import Sessions, of_server
+from braidwater.engines.postgres.site import Executor, Site, sampled
+from braidwater.engines.postgres.store import ServerStore
 from braidwater.engines.postgres.stream import PackedStream
-from braidwater.engines.postgres.tree import TreeFold, merged
-from braidwater.errors import NullValueError, OptionError, TableError, UnsupportedError, WorkerLostError
-from braidwater.events import BlockDone, PassFinished, PassStarted, RowsDropped, WorkerLost, emit
+from braidwater.errors import OptionError, TableChangedError, TableError, WorkerLostError
+from braidwater.events import WorkerLost, emit
 from braidwater.options import current_options
 from braidwater.tables.base import Table
-from braidwater.tables.missing import missing_count
 from braidwater.tables.postgres import PostgresTable
 
 Result = TypeVar("Result")
-Executor = Literal["auto", "sql", "aggregate", "sessions", "copy"]
 _RETRIES = 2  # times that a pass is begun again after a session was lost
 
 
@@ -48,8 +49,9 @@ class PostgresEngine(Engine):
     (`ways` tells the estimates). Exact aggregates have the same result to the last bit on any number of sessions, and on
     ``"sessions"`` as on ``"aggregate"``.
 
-    Tables that lie elsewhere, gangs and tasks run on this machine. A session that is lost is opened again, and its pass
-    repeated: what earlier passes found is kept.
+    Trainings of nets that fold their rows, ``Averaging(every="epoch")``, run in the sessions; gangs run on this machine, and
+    read the rows once. Tasks run in processes beside sessions. A session that is lost is opened again, and its pass
+    repeated: what earlier passes found is kept. Tables that lie elsewhere are trained on here.
 
     `workers` is the number of sessions (by default the `workers` option). The sessions live until `close`.
     """
@@ -66,10 +68,8 @@ class PostgresEngine(Engine):
         self.executor: Executor = executor
         self._workers = workers
         self._local = LocalEngine(workers)
-        self._of_query: tuple[BlockSource, Packed] | None = (
-            None  # blocks that serve one fit, as nobody can tell if they are stale
-        )
-        self._kept = ("", "")  # whose blocks the sessions hold: version and encoder
+        # blocks that serve one fit, as nobody can tell if they are stale
+        self._of_query: tuple[BlockSource, Packed] | None = None
 
     @property
     def workers(self) -> int:
@@ -80,16 +80,34 @@ class PostgresEngine(Engine):
         """The sessions of this engine."""
         return Sessions(self.address, self.workers)
 
+    @cached_property
+    def _site(self) -> Site:
+        return Site(self.sessions, self.executor)
+
+    @cached_property
+    def _passes(self) -> Passes:
+        return Passes(self._site)
+
+    @cached_property
+    def _places(self) -> SessionPlaces:
+        return SessionPlaces(self.address, self.workers)
+
     def close(self) -> None:
         """End the sessions, and remove the blocks of queries that nobody could find again."""
         self._forget_query()
+        self._places.close()
         self.sessions.close()
 
     def _forget_query(self) -> None:
         if self._of_query is not None:
-            with suppress(psycopg.Error, TableError):
-                drop(self.sessions.lead, self._of_query[1])
+            self._let_go(self._of_query[1])
         self._of_query = None
+
+    def _let_go(self, packed: Packed) -> None:
+        """Remove blocks that nobody could find again."""
+        if packed.temporary:
+            with suppress(psycopg.Error, TableError, WorkerLostError):
+                drop(self.sessions.lead, packed)
 
     def __enter__(self) -> PostgresEngine:
         return self
@@ -98,23 +116,31 @@ class PostgresEngine(Engine):
         self.close()
 
     def segments(self) -> list[dict[str, Any]]:
-        """What every session sees: host, process, cores, memory (bytes), gpus, versions."""
-        found = dict(self.sessions.call([(facts, ())] * self.workers))
-        return [json.loads(found[number]) for number in sorted(found)]
+        """What every session sees (of Greenplum: every segment); `braidwater.segments` says of what it tells."""
+        server = server_of(self.sessions.lead)
+        sessions = self.sessions.take(1 if server.has_segments else self.workers)
+        return [json.loads(text) for session in sessions for (text,) in session.execute(server.facts()).fetchall()]
 
     def ways(self, table: Table, columns: Sequence[str], *, passes: int, exact: bool = True) -> Sequence[Way]:
-        if not isinstance(table, PostgresTable) or not self._lies_here(table):
+        table, _ = sampled(table)
+        if not isinstance(table, PostgresTable) or not self._site.has(table):
             return ()
         packed = find_packed(self.sessions.lead, table, columns)
-        found = self._estimated(table, columns, packed, passes=passes, exact=exact)
+        found = self._site.estimated(table, columns, packed, passes=passes, exact=exact)
         return sorted(found, key=lambda way: way.name != self.executor) if self.executor != "auto" else found
 
     def aggregate(self, source: BlockSource, aggregate: Aggregate[Any, Result]) -> Result:
-        if source.store is not None or not self._lies_here(source.table):
+        if isinstance(source.store, ServerStore):
+            return self._again_when_lost(lambda: self._over_store(source, aggregate))
+        if source.store is not None or not self._site.has(source.table):
             return self._local.aggregate(source, aggregate)
+        return self._again_when_lost(lambda: self._pass(source, aggregate))
+
+    def _again_when_lost(self, work: Callable[[], Result]) -> Result:
+        """Do the work; again where a session was lost meanwhile, once the server answers."""
         for attempt in range(_RETRIES + 1):
             try:
-                return self._pass(source, aggregate)
+                return work()
             except (psycopg.Error, WorkerLostError) as error:
                 lost = of_server(error) if isinstance(error, psycopg.Error) else error
                 if not isinstance(lost, WorkerLostError):
@@ -130,133 +156,34 @@ class PostgresEngine(Engine):
         table = source.table
         assert isinstance(table, PostgresTable)
         packed = self._held(source) or find_packed(self.sessions.lead, table, source.columns)
-        way = self._way(source, table, aggregate, packed)
+        kept = self._passes.holds(packed, source.encoder)
+        way = self._site.way(source, table, aggregate, packed, kept=kept)
         if way == "sql":
             pushed = pushed_down(aggregate, source.encoder)
             found = self._pushed(source, aggregate, pushed) if pushed is not None else None
             if found is not None:
                 return found
-            way = self._way(source, table, aggregate, packed, but="sql")
+            way = self._site.way(source, table, aggregate, packed, kept=kept, but="sql")
         if way == "copy":
-            if table.relation() is not None:
-                source.table = PackedStream(table, self.address, packed)
+            self._stream(source, packed)
             return self._local.aggregate(source, aggregate)
-        return self._in_server(source, table, aggregate, way, packed)
-
-    def _way(
-        self,
-        source: BlockSource,
-        table: PostgresTable,
-        aggregate: Aggregate[Any, Any],
-        packed: Packed | None,
-        but: str = "",
-    ) -> str:
-        """The cheapest way of a pass, or the one that was asked for."""
-        pushed = pushed_down(aggregate, source.encoder)
-        found = self._estimated(
-            table,
-            source.columns,
-            packed,
-            passes=max(source.passes - source.passes_done, 1),
-            exact=aggregate.exact,
-            figures=0 if pushed is None else pushed.size,
-            keeps=source.cache != "none" and source.expected_bytes <= current_options().memory // 4,
-            kept=packed is not None and self._kept == (packed.version, _key(source.encoder)),
-        )
-        if self.executor in ("auto", but):
-            return next(one.name for one in found if one.name != but)
-        chosen = next(one for one in found if one.name == self.executor)
-        if chosen.refused:
-            others = ", ".join(one.name for one in found if not one.refused)
-            raise UnsupportedError(f"executor={self.executor!r} is not possible: {chosen.refused}. Possible: {others}.")
-        return chosen.name
-
-    def _estimated(
-        self,
-        table: PostgresTable,
-        columns: Sequence[str],
-        packed: Packed | None,
-        *,
-        passes: int,
-        exact: bool,
-        figures: int = 0,
-        keeps: bool = True,
-        kept: bool = False,
-    ) -> list[Way]:
-        rows = table.statistics([]).rows
-        python, why, may_pack = self._allowed
-        return estimates(
-            Question(
-                rows=rows,
-                bytes=packed.bytes if packed else 8 * rows * len(columns),
-                passes=passes,
-                sessions=self.workers,
-                warm=self.sessions.warm,
-                exact=exact,
-                packed=packed is not None,
-                may_pack=may_pack,
-                python=python,
-                why_no_python=why,
-                figures=figures,
-                keeps=keeps,
-                kept=kept,
-                parallel=min(self.workers - 1, self._parallel),
-            )
-        )
-
-    @cached_property
-    def _allowed(self) -> tuple[bool, str, bool]:
-        """Whether functions may be called, why not, and whether packed blocks may be kept."""
-        allowed = permissions(self.sessions.lead)
-        if not allowed.installed:
-            return False, "braidwater is not installed in this database (braidwater postgres install)", allowed.keep
-        if not allowed.call:
-            return False, "this role may not run braidwater's functions (GRANT EXECUTE)", allowed.keep
-        return True, "", allowed.keep
-
-    @cached_property
-    def _parallel(self) -> int:
-        row = self.sessions.lead.execute("SELECT current_setting('max_parallel_workers')::int").fetchone()
-        return 0 if row is None else int(row[0])
+        result = self._passes.run(source, aggregate, packed or self._pack(source, table), way)
+        source.check_unchanged()
+        return result
 
     def _pushed(self, source: BlockSource, aggregate: Aggregate[Any, Result], pushed: PushedDown) -> Result | None:
         assert isinstance(source.table, PostgresTable)
-        begun = time.perf_counter()
         found = pushed.run(source.table)
         if found is None:
             return None
         state, rows = found
-        report = _Report(source, aggregate, rows)
-        report.finish([], rows, begun)
+        Report(source, aggregate, rows).finish([], rows)
         return aggregate.final(state)
 
-    def _in_server(
-        self,
-        source: BlockSource,
-        table: PostgresTable,
-        aggregate: Aggregate[Any, Result],
-        way: str,
-        packed: Packed | None,
-    ) -> Result:
-        begun = time.perf_counter()
-        packed = packed or self._pack(source, table)
-        rows = Rows(packed.columns, source.encoder, _key(source.encoder))
-        report = _Report(source, aggregate, packed.rows)
-        try:
-            run = self._by_query if way == "aggregate" else self._by_sessions
-            found = run(packed, rows, aggregate)
-        except NullValueError as error:
-            missing, all_rows = missing_count(table, error.column)
-            raise NullValueError(error.column, missing, all_rows, error.choices) if missing else error from error
-        source.rows_dropped = sum(one.dropped for one in found)
-        report.finish(found, sum(rows for one in found for rows, *_ in one.blocks), begun)
-        source.check_unchanged()
-        if not aggregate.exact:
-            return aggregate.final(merged(aggregate, [one.state for one in found]))
-        tree = TreeFold(aggregate)
-        for one in found:
-            tree.take(one.nodes)
-        return aggregate.final(tree.state())
+    def _stream(self, source: BlockSource, packed: Packed | None) -> None:
+        """Read the rows of a source as packed blocks by COPY from now on, where they have pages of their own."""
+        if isinstance(source.table, PostgresTable) and source.table.relation() is not None:
+            source.table = PackedStream(source.table, self.address, packed)
 
     def _pack(self, source: BlockSource, table: PostgresTable) -> Packed:
         """Pack a table; the blocks of a query serve all passes of one source."""
@@ -269,38 +196,60 @@ class PostgresEngine(Engine):
     def _held(self, source: BlockSource) -> Packed | None:
         return self._of_query[1] if self._of_query is not None and self._of_query[0] is source else None
 
-    def _by_sessions(self, packed: Packed, rows: Rows, aggregate: Aggregate[Any, Any]) -> list[Folded]:
-        shares = _shares(packed, self.workers, current_options().memory // 4)
-        requests = [(fold, (share, rows, aggregate)) for share in shares]
-        found = dict(self.sessions.call(requests))
-        held = sum(size for one in found.values() for _, size, *_ in one.blocks)
-        self._kept = (packed.version, rows.key) if held <= shares[0].keep * len(shares) else ("", "")
-        return [found[number] for number in sorted(found)]
+    def stays(self, table: Table) -> bool:
+        return self._site.stays(table)
 
-    def _by_query(self, packed: Packed, rows: Rows, aggregate: Aggregate[Any, Any]) -> list[Folded]:
+    def place(self, source: BlockSource) -> BlockStore:
+        """Leave the rows in the server: they are packed, and become blocks in the sessions, which keep what fits."""
+        if source.store is not None or not self.stays(source.table):
+            return self.materialise(source)
+        source.store = self._again_when_lost(lambda: self._placed(source))
+        return source.store
+
+    def _placed(self, source: BlockSource) -> ServerStore:
+        table, _ = sampled(source.table)
+        assert isinstance(table, PostgresTable)
+        assert source.encoder is not None
         lead = self.sessions.lead
-        with lead.transaction():
-            for name in ("parallel_setup_cost", "parallel_tuple_cost", "min_parallel_table_scan_size"):
-                lead.execute("SELECT set_config(%s, '0', true)", [name])
-            lead.execute("SELECT set_config('max_parallel_workers_per_gather', %s, true)", [str(self.workers - 1)])
-            request = request_of((rows, aggregate))
-            row = execute(
-                lead, _AGGREGATE.format(schema=sql.Identifier(SCHEMA), table=packed.identifier), [request], binary=True
-            ).fetchone()
-        assert row is not None
-        return [opened(row[0], "a worker")]
+        packed = find_packed(lead, table, source.columns) or pack(lead, table, source.columns)
+        try:
+            found = self._passes.folded(source, Resident(), packed, "sessions")
+            source.check_unchanged()
+        except BaseException:
+            self._let_go(packed)
+            raise
+        rows = [rows for one in found for rows, *_ in one.blocks]
+        return ServerStore(packed, source.encoder.block_schema, rows, partial(self._ask, source), self._let_go)
 
-    def _lies_here(self, table: Table) -> bool:
-        return isinstance(table, PostgresTable) and table.place == self._place
+    def _ask(self, source: BlockSource, number: int, function: Callable[[Block], Any]) -> Any:
+        assert isinstance(source.store, ServerStore)
+        return self._passes.ask(source, source.store.packed, number, function)
 
-    @cached_property
-    def _place(self) -> str:
-        return place_of(self.sessions.lead)
+    def _over_store(self, source: BlockSource, aggregate: Aggregate[Any, Result]) -> Result:
+        """A pass over blocks that stay in the server."""
+        store, (table, _) = source.store, sampled(source.table)
+        assert isinstance(store, ServerStore)
+        assert isinstance(table, PostgresTable)
+        if not still_packed(self.sessions.lead, store.packed):  # gone in a crash of the server
+            before = store.packed
+            store.packed = pack(self.sessions.lead, table, source.columns, before.pages)
+            if store.packed.blocks != before.blocks:
+                raise TableChangedError(f"Table {table.name!r} changed, and its blocks are gone. Run again.")
+        return self._passes.run(source, aggregate, store.packed, "sessions")
+
+    def materialise(self, source: BlockSource) -> BlockStore:
+        """Blocks on this machine: the rows leave the server once, packed where they are packed, else in Arrow form."""
+        table = source.table
+        if source.store is None and isinstance(table, PostgresTable) and self._site.has(table):
+            packed = find_packed(self.sessions.lead, table, source.columns)
+            if packed is not None:
+                self._stream(source, packed)
+        return self._local.materialise(source)
 
     def map_blocks(
         self, table: Table, function: Callable[[pa.RecordBatch], pa.RecordBatch], schema: pa.Schema, *, name: str
     ) -> Table:
-        if not isinstance(table, PostgresTable) or not self._lies_here(table) or not self._allowed[0]:
+        if not isinstance(table, PostgresTable) or not self._site.has(table) or not self._site.has_python:
             return self._local.map_blocks(table, function, schema, name=name)
         workers = self.workers
         return ServerComputedTable(
@@ -308,7 +257,7 @@ class PostgresEngine(Engine):
             function,
             schema,
             name=name,
-            place=self._place,
+            place=self._site.place,
             streams=lambda rows, f: map_in_order(rows, f, workers),
         )
 
@@ -322,61 +271,19 @@ class PostgresEngine(Engine):
         on_loss: OnLoss = "restart",
         timeout: float = TIMEOUT,
     ) -> list[Result]:
-        """A gang on this machine: the rows leave the server once, as Arrow, into a block cache on disk."""
+        """A gang on this machine: the rows leave the server once, into a block cache on disk."""
         return self._local.gang(
             member, workers, source=source, max_restarts=max_restarts, on_loss=on_loss, timeout=timeout
         )
 
+    @property
+    def files_here(self) -> bool:
+        return not self._site.has_tasks or self._site.is_here
+
     def tasks(self, tasks: Iterable[Task | None]) -> RunningTasks:
-        """Tasks on processes of this machine: one that dies in a session would take the whole server down with it."""
-        return self._local.tasks(tasks)
-
-
-class _Report:
-    """The events of a pass in the server."""
-
-    def __init__(self, source: BlockSource, aggregate: Aggregate[Any, Any], rows: int) -> None:
-        source.passes_done += 1
-        self._source, self._what, self._number = source, aggregate.what, source.passes_done
-        kept = source.cache != "none"
-        origin = ("memory" if self._number > 1 else "table+write") if kept else "table"
-        emit(PassStarted(number=self._number, what=self._what, rows=rows, origin=origin))
-
-    def finish(self, found: Sequence[Folded], rows: int, begun: float) -> None:
-        size = 0
-        for worker, one in enumerate(found):
-            for count, held, start, seconds in one.blocks:
-                size += held
-                if count:
-                    emit(BlockDone(worker=worker, rows=count, start=start, seconds=seconds, bytes=held))
-        if self._source.rows_dropped and self._number == 1:
-            emit(RowsDropped(rows=self._source.rows_dropped, reason="NULLs, by the policy 'drop'"))
-        cpu = sum(one.cpu_seconds for one in found)
-        emit(
-            PassFinished(
-                number=self._number, what=self._what, rows=rows, seconds=time.perf_counter() - begun, cpu_seconds=cpu,
-                bytes_read=size,
-            )
-        )  # fmt: skip
-
-
-def _shares(packed: Packed, workers: int, memory: int) -> list[Share]:
-    """Runs of blocks, as many as there are workers and blocks for them."""
-    count = len(packed.blocks)
-    workers = max(min(workers, count), 1)
-    starts = [0]
-    for _, rows in packed.blocks:
-        starts.append(starts[-1] + rows)
-    found = []
-    for worker in range(workers):
-        begin, end = count * worker // workers, count * (worker + 1) // workers
-        first, last = (packed.blocks[begin][0], packed.blocks[end - 1][0]) if count else (0, -1)
-        found.append(Share(packed.qualified, packed.version, first, last, starts[begin], memory // workers))
-    return found
-
-
-def _key(encoder: BlockEncoder | None) -> str:
-    return "" if encoder is None else f"{encoder.key} {encoder.block_schema.to_json()}"
-
-
-_AGGREGATE = sql.SQL("SELECT {schema}.aggregate(number, rows, data, %b) FROM {table}")
+        """Tasks on processes of the server's machine, each beside a session that carries its messages; on processes of this
+        machine where this role may not run functions, or with executor="copy".
+        """
+        if not self._site.has_tasks:
+            return self._local.tasks(tasks)
+        return LocalTasks(tasks, self.workers, start=self._places)

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from braidwater.blocks.base import Array
 from braidwater.errors import ColumnTypeError
 
-VERSION = 1  # raised when the form changes: blocks of an older one are packed anew
+VERSION = 2  # raised when the form changes: blocks of an older one are packed anew
 NULLS = {"float8": "7ff80000000000b1", "float4": "7fc000b1"}
 STORED = {"int2": ">i2", "int4": ">i4", "int8": ">i8", "float4": ">f4", "float8": ">f8", "bool": "u1", "date": ">i4",
            "timestamp": ">i8", "timestamptz": ">i8"}  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from braidwater.engines.postgres.packing import SCHEMA
+from braidwater.engines.postgres.server import SCHEMA, server_of
 from braidwater.engines.postgres.sessions import of_server, open_session, permissions
 from braidwater.errors import UnsupportedError
 
@@ -108,9 +108,9 @@ def doctor(address: str) -> list[Finding]:
 
 def _looked_at(session: psycopg.Connection[Any]) -> Iterator[Finding]:
     version = session.info.server_version
-    yield Finding(
-        "server", version >= 150000, f"PostgreSQL {version // 10000}.{version % 10000}, 15 or newer is needed"
-    )
+    server = server_of(session)
+    told = f"{server.name}, as PostgreSQL {version // 10000}.{version % 10000}; {server.oldest // 10000} or newer is needed"
+    yield Finding("server", version >= server.oldest, told)
     role = _one(session, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
     offered = _one(session, "SELECT count(*) FROM pg_available_extensions WHERE name = 'plpython3u'")
     package = f"apt-get install postgresql-plpython3-{version // 10000}"
@@ -170,9 +170,11 @@ _OBJECTS = (
         "(SFUNC = {schema}.transition, STYPE = bytea, COMBINEFUNC = {schema}.combine, FINALFUNC = {schema}.final, "
         "PARALLEL = SAFE)"
     ),
+    sql.SQL("DROP VIEW IF EXISTS {schema}.segments"),
     sql.SQL(
-        "CREATE OR REPLACE VIEW {schema}.segments AS SELECT f->>'host' AS host, (f->>'process')::int AS process, "
-        "(f->>'cores')::int AS cores, (f->>'memory')::bigint AS memory, (f->>'gpus')::int AS gpus, f->>'python' AS python, "
-        "f->>'braidwater' AS braidwater FROM (SELECT {schema}.facts()::json AS f) AS seen"
+        "CREATE VIEW {schema}.segments AS SELECT f->>'host' AS host, (f->>'process')::int AS process, "
+        "f->>'processor' AS processor, (f->>'cores')::int AS cores, (f->>'memory')::bigint AS memory, "
+        "(f->>'gpus')::int AS gpus, (f->'cuda')::text AS cuda, f->>'python' AS python, f->>'braidwater' AS braidwater, "
+        "f->>'torch' AS torch FROM (SELECT {schema}.facts()::json AS f) AS seen"
     ),
 )

@@ -13,26 +13,26 @@ import psycopg
 from psycopg import sql
 
 from braidwater.engines.postgres.form import VERSION, PackedColumn
-from braidwater.engines.postgres.form_sql import block_expression, packed_columns
+from braidwater.engines.postgres.form_sql import packed_columns
+from braidwater.engines.postgres.server import SCHEMA, server_of
 from braidwater.errors import TableChangedError
 from braidwater.tables.postgres import PostgresTable, Relation
 
-SCHEMA = "braidwater"
 BLOCK_BYTES = 2 * 2**20  # small enough to be shared out, large enough that 60 µs of Python a block are nothing
 _HEAP_SHARE = 1.25  # bytes of a row in the table for each byte of its numbers
-# A parallel scan shares out pages, and a block is a pointer of some bytes there: filled up, one or two blocks take a page
-_PADDING = 3900
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A table of packed blocks. `blocks` are (number, rows) in their order; `temporary`: nobody could find it again."""
+    """A table of packed blocks. `blocks` are (number, rows) in their order, each of so many `pages` of the table's;
+    `temporary`: nobody could find it again."""
 
     name: str
     columns: tuple[PackedColumn, ...]
     blocks: tuple[tuple[int, int], ...]
     bytes: int
     version: str
+    pages: int
     temporary: bool = False
 
     @property
@@ -69,8 +69,12 @@ def find_packed(connection: psycopg.Connection[Any], table: PostgresTable, names
     return _kept(connection, name, columns, str(table.fingerprint()))
 
 
-def pack(connection: psycopg.Connection[Any], table: PostgresTable, names: Sequence[str]) -> Packed:
+def pack(
+    connection: psycopg.Connection[Any], table: PostgresTable, names: Sequence[str], pages: int | None = None
+) -> Packed:
     """Pack the columns `names` of all rows, or find them packed. One transaction: what fails leaves nothing behind.
+
+    `pages` of the table make a block (by default those that hold 2 MB of numbers).
 
     Costs one scan and about 10 ns of the server's CPU a byte; takes as many bytes as the numbers. Two that pack the same
     table at the same time do it once: the second waits and finds it done.
@@ -83,6 +87,7 @@ def pack(connection: psycopg.Connection[Any], table: PostgresTable, names: Seque
         name = packed_name(table, relation, columns, connection.info.user)
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
+        _sweep(connection)
         before = table.fingerprint()
         found = _kept(connection, name, columns, str(before)) if relation is not None else None
         if found is not None:
@@ -91,42 +96,23 @@ def pack(connection: psycopg.Connection[Any], table: PostgresTable, names: Seque
         if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [SCHEMA]).fetchone() is None:
             connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)))
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(place))
-        connection.execute(_CREATE.format(place=place, padding=sql.Literal("x" * _PADDING)))
-        source, pages = _source(connection, table, relation)
-        connection.execute(sql.SQL("INSERT INTO {} (number, rows, data) {}").format(
-            place, packing_query(table, columns, source, pages, relation.bytes if relation else 0)
-        ))  # fmt: skip
+        server = server_of(connection)
+        connection.execute(server.create_blocks(place))
+        source, held = _source(connection, table, relation)
+        step = pages or pages_of_a_block(held, relation.bytes if relation else 0)
+        query = server.packing_query(table, columns, source, held, step)
+        connection.execute(sql.SQL("INSERT INTO {} (number, rows, data) {}").format(place, query))
         if table.fingerprint() != before:
             raise TableChangedError(f"Table {table.name!r} changed while it was packed. Nothing was kept; run again.")
         blocks = _blocks(connection, place)
         version = uuid4().hex
-        facts = {"fingerprint": str(before), "table": table.name, "blocks": len(blocks), "version": version}
-        document = json.dumps(facts)
+        facts = {
+            "fingerprint": str(before), "table": table.name, "blocks": len(blocks), "version": version, "pages": step,
+        }  # fmt: skip
+        owner = {"session": connection.info.backend_pid} if relation is None else {}
+        document = json.dumps(facts | owner)
         connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(place, sql.Literal(document)))
-    return Packed(name, columns, blocks, _bytes(connection, place), version, temporary=relation is None)
-
-
-def packing_query(
-    table: PostgresTable,
-    columns: Sequence[PackedColumn],
-    source: sql.Composable,
-    pages: int,
-    size: int,
-    where: tuple[int, int | None] = (0, None),
-) -> sql.Composed:
-    """The SELECT that makes (number, rows, data) of the ranges of pages of `source`; empty ranges make nothing.
-
-    `size` are the bytes of all `pages`; `where` the pages to take, the last one left out.
-    """
-    end = max(pages if where[1] is None else where[1], where[0] + 1)
-    return _PACK.format(
-        step=sql.Literal(pages_of_a_block(pages, size)),
-        first=sql.Literal(where[0]),
-        last=sql.Literal(end - 1),
-        end=sql.Literal(end),
-        block=sql.SQL(block_expression(table, columns).sql("postgres")),
-        source=source,
-    )
+    return Packed(name, columns, blocks, _bytes(connection, place), version, step, temporary=relation is None)
 
 
 def pages_of_a_block(pages: int, size: int) -> int:
@@ -163,7 +149,7 @@ def _kept(
     blocks = _blocks(connection, place)
     if len(blocks) != document["blocks"]:  # unlogged tables are empty after a crash
         return None
-    return Packed(name, columns, blocks, _bytes(connection, place), document["version"])
+    return Packed(name, columns, blocks, _bytes(connection, place), document["version"], document["pages"])
 
 
 def _blocks(connection: psycopg.Connection[Any], place: sql.Identifier) -> tuple[tuple[int, int], ...]:
@@ -175,23 +161,31 @@ def _bytes(connection: psycopg.Connection[Any], place: sql.Identifier) -> int:
     return int(row[0]) if row else 0
 
 
+def _sweep(connection: psycopg.Connection[Any]) -> None:
+    """Remove blocks of queries whose session is gone: its client was killed, nobody could find them again."""
+    for (name,) in connection.execute(_ABANDONED, [SCHEMA]).fetchall():
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(SCHEMA, name)))
+
+
+def still_packed(connection: psycopg.Connection[Any], packed: Packed) -> bool:
+    """Whether the blocks are where they were: unlogged tables are empty after a crash, and others may have packed anew."""
+    row = connection.execute(_FIND, [SCHEMA, packed.name]).fetchone()
+    known = row is not None and row[0] is not None and json.loads(row[0])["version"] == packed.version
+    return known and _blocks(connection, packed.identifier) == packed.blocks
+
+
 def drop(connection: psycopg.Connection[Any], packed: Packed) -> None:
     """Remove a table of packed blocks."""
     connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(packed.identifier))
 
 
-_CREATE = sql.SQL(
-    "CREATE UNLOGGED TABLE {place} (number int4 NOT NULL, rows int4 NOT NULL, data bytea[] NOT NULL, "
-    "padding text NOT NULL DEFAULT {padding}); "
-    "ALTER TABLE {place} ALTER data SET STORAGE EXTERNAL, ALTER padding SET STORAGE PLAIN, SET (parallel_workers = 64)"
-)
-_PACK = sql.SQL(
-    "SELECT (g / {step})::int4 AS number, p.rows, p.data "
-    "FROM generate_series({first}, {last}, {step}) AS g CROSS JOIN LATERAL "
-    "(SELECT count(*)::int4 AS rows, {block} AS data FROM {source} "
-    "WHERE ctid >= format('(%s,0)', g)::tid AND ctid < format('(%s,0)', least(g + {step}, {end}))::tid) AS p WHERE p.rows > 0"
-)
 _FIND = (
     "SELECT obj_description(c.oid, 'pg_class') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
     "WHERE n.nspname = %s AND c.relname = %s AND c.relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)"
+)
+_ABANDONED = (
+    "SELECT relname FROM (SELECT c.relname, obj_description(c.oid, 'pg_class')::json->>'session' AS session FROM pg_class c "
+    "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname LIKE 'blocks\\_of\\_a\\_query\\_%%' "
+    "AND c.relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)) AS made "
+    "WHERE session IS NULL OR session::int NOT IN (SELECT pid FROM pg_stat_activity)"
 )

@@ -11,7 +11,8 @@ import pyarrow as pa
 from psycopg import sql
 
 from braidwater.engines.postgres.form_sql import block_expression, packed_columns
-from braidwater.engines.postgres.packing import SCHEMA, _source, pages_of_a_block
+from braidwater.engines.postgres.packing import _source, pages_of_a_block
+from braidwater.engines.postgres.server import SCHEMA
 from braidwater.engines.postgres.sessions import of_server, open_session, place_of, request_of
 from braidwater.tables.computed import ComputedTable, Streams
 from braidwater.tables.postgres import PostgresTable, _table_of

@@ -7,12 +7,15 @@ one who installed them grants it.
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 import time
 import traceback
-from collections.abc import Callable, Generator
-from contextlib import closing
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import cloudpickle
 import numpy as np
@@ -20,43 +23,59 @@ import pyarrow as pa
 
 from braidwater.aggregates.base import Aggregate
 from braidwater.blocks.base import Block, BlockEncoder, RawBlock
+from braidwater.engines import facts as machine
+from braidwater.engines.once import Once, exchange
 from braidwater.engines.postgres.form import PackedColumn, unpacked
 from braidwater.engines.postgres.tree import Nodes, TreeFold
+from braidwater.errors import UnsupportedError
+from braidwater.options import format_bytes
+from braidwater.tables.split import Sample
 
 
 @dataclass(frozen=True)
 class Rows:
-    """How packed blocks become blocks: their columns, and the encoder. `key` names what comes out."""
+    """How packed blocks become blocks: their columns, the encoder, and the `sample` of their rows that is taken, if not all
+    are. `key` names what comes out."""
 
     columns: tuple[PackedColumn, ...]
     encoder: BlockEncoder | None
     key: str
+    sample: Sample | None = None
 
     def block(self, number: int, start: int, rows: int, data: list[bytes]) -> tuple[Block | RawBlock, int]:
         """The block, and how many rows the policy for NULLs left out."""
         batch = unpacked(self.columns, rows, data)
+        if self.sample is not None:
+            batch = self.sample.of(batch, start)
         if self.encoder is None:
             return RawBlock(batch, start=start, number=number), 0
         arrays = self.encoder.encode(batch)
         block = Block.from_arrays(arrays, self.encoder.block_schema)
         block.number, block.start = number, start
-        return block, rows - block.rows
+        return block, batch.num_rows - block.rows
 
 
 @dataclass(frozen=True)
 class Share:
     """The blocks ``first`` to ``last`` of a table of packed blocks (a name as SQL has it).
 
-    `version` differs when the table was packed anew, `start` is the number of the first row, `keep` the bytes of blocks
-    that the session may hold.
+    `version` differs when the table was packed anew, `place` and `start` count the blocks and rows before the first, `keep`
+    the bytes of blocks that the session may hold, `threads` those that torch may compute with.
     """
 
     table: str
     version: str
     first: int
     last: int
+    place: int
     start: int
     keep: int
+    threads: int = 1
+
+    @property
+    def key(self) -> str:
+        """What tells it from others in the memory of a session."""
+        return f"{self.table} {self.version} {self.first} {self.last}"
 
 
 @dataclass
@@ -83,22 +102,54 @@ class Failure:
     trace: str
 
 
-_kept: dict[tuple[str, str], list[tuple[Block | RawBlock, int]]] = {}
+MOST_BYTES = 2**30 - 2**16  # of a value in the server
+TOO_LARGE = (
+    "A value of PostgreSQL's has at most 1 GB. Train such a net in a gang here: AllReduce, or Averaging(every=<steps>)."
+)
+
+
+class Item(NamedTuple):
+    """A block, the number that its packed form has in the table, and how many rows the policy for NULLs left out."""
+
+    block: Block | RawBlock
+    packed: int
+    dropped: int
+
+
+_kept: dict[tuple[str, str], list[Item]] = {}  # by what they are blocks of, those used last at the end
+_shared: dict[str, Once[Any]] = {}  # what the client knows that this session has
 
 
 def call(request: bytes) -> bytes:
-    """Do what the client asked for: ``function(*arguments)``, and its value or the error."""
+    """Do what the client asked for: ``function(*arguments)``, and its value or the error.
+
+    A request is a line of JSON, the names of what the client still wants this session to have, and a pickle.
+    """
     import plpy
 
     where = ["the start"]
     try:
-        function, arguments = cloudpickle.loads(request)
+        with exchange(_shared):
+            function, arguments = _opened(request)
         value = function(where, *arguments) if getattr(function, "tells_where", False) else function(*arguments)
     except plpy.SPIError:
         raise  # cancelled, or the database says no: the transaction has to know
     except Exception as error:
         value = Failure(error, where[0], traceback.format_exc())
-    return packed(value)
+    with exchange(_shared):
+        answer = packed(value)
+    if len(answer) > MOST_BYTES:
+        refused = UnsupportedError(f"An answer of {format_bytes(len(answer))} does not fit. {TOO_LARGE}")
+        return packed(Failure(refused, "the end", ""))
+    return answer
+
+
+def _opened(request: bytes) -> Any:
+    end = request.index(b"\n")
+    alive = set(json.loads(request[:end]))
+    for name in set(_shared) - alive:
+        del _shared[name]
+    return cloudpickle.loads(memoryview(request)[end + 1 :])
 
 
 def packed(value: Any) -> bytes:
@@ -114,12 +165,12 @@ def fold(where: list[str], share: Share, rows: Rows, aggregate: Aggregate[Any, A
     found = Folded(state=None if aggregate.exact else aggregate.initialize())
     tree = TreeFold(aggregate, found.nodes)
     cpu = time.process_time()
-    with one_thread(), closing(_blocks(share, rows, found)) as blocks:
-        for block, dropped in blocks:
+    with one_thread(), torch_threads(share.threads), closing(_blocks(share, rows, found)) as items:
+        for block, packed, dropped in items:
             begun = time.time()
             where[0] = _place(block)
             if aggregate.exact:
-                tree.add(block.number, aggregate.transition(aggregate.initialize(), block))
+                tree.add(packed, aggregate.transition(aggregate.initialize(), block))
             else:
                 found.state = aggregate.transition(found.state, block)
             found.blocks.append((block.rows, block.bytes, begun, time.time() - begun))
@@ -135,40 +186,78 @@ def _place(block: Block | RawBlock) -> str:
     return f"block {block.number} (rows {block.start} to {block.start + block.rows - 1})"
 
 
-def _blocks(share: Share, rows: Rows, found: Folded) -> Generator[tuple[Block | RawBlock, int], None, None]:
+def _blocks(share: Share, rows: Rows, found: Folded) -> Generator[Item, None, None]:
     """The blocks of a share: kept ones, else out of the table, and then they are kept while they fit."""
     import plpy
 
-    key = (f"{share.table} {share.version} {share.first} {share.last}", rows.key)
-    kept = _kept.get(key)
+    key = (share.key, rows.key)
+    kept = _kept.pop(key, None)
     if kept is not None:
+        _kept[key] = kept
         found.from_memory = True
         for item in kept:
             plpy.execute("SELECT 1")  # where a cancelled statement ends
             yield item
         return
-    _kept.clear()  # of another table: this one takes its place
-    held: list[tuple[Block | RawBlock, int]] = []
-    room = share.keep
-    start = share.start
+    held: list[Item] | None = [] if share.keep else None
+    size = 0
+    with closing(_read(share, rows)) as items:
+        for item in items:
+            size += item.block.bytes
+            held = held if held is not None and _make_room(share.keep - size) else None
+            if held is not None:
+                held.append(item)
+            yield item
+    if held is not None:
+        _kept[key] = held
+
+
+def _read(share: Share, rows: Rows) -> Generator[Item, None, None]:
+    """The blocks of a share out of the table."""
+    import plpy
+
+    start, place = share.start, share.place
     statement = f"SELECT number, rows, data FROM {share.table} WHERE number BETWEEN $1 AND $2 ORDER BY number"
     plan = plpy.prepare(statement, ["int4", "int4"])
     cursor = plpy.cursor(plan, [share.first, share.last])
     try:
         while got := cursor.fetch(1):
             row = got[0]
-            block, dropped = rows.block(row["number"], start, row["rows"], row["data"])
+            block, dropped = rows.block(place, start, row["rows"], row["data"])
+            yield Item(block, row["number"], dropped)
             start += row["rows"]
-            room -= block.bytes
-            if room >= 0:
-                held.append((block, dropped))
-            else:
-                held.clear()
-            yield block, dropped
+            place += 1
     finally:
         cursor.close()  # after an error too: the transaction does not end while it is open
-    if room >= 0 and share.keep:
-        _kept[key] = held
+
+
+def _make_room(size: int) -> bool:
+    """Forget blocks, those used longest ago first, until all that are kept take `size` bytes. False where that cannot be."""
+    while _kept and sum(item.block.bytes for kept in _kept.values() for item in kept) > size:
+        del _kept[next(iter(_kept))]
+    return size >= 0
+
+
+def ask(share: Share, rows: Rows, place: int, packed: int, function: Callable[[Any], Any]) -> Any:
+    """What `function` says of one block of the share: the `place`-th of the table, in packed form number `packed`."""
+    kept = _kept.get((share.key, rows.key))
+    if kept is not None:
+        return function(kept[place - share.place].block)
+    with closing(_read(replace(share, first=packed, last=packed, place=place), rows)) as items:
+        return function(next(items).block)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Where torch is loaded: `count` threads for an operation, so that the sessions together take the machine once; fewer
+    where OMP_NUM_THREADS says so.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        asked = int(os.environ.get("OMP_NUM_THREADS") or count)
+        if torch.get_num_threads() != min(count, asked):
+            torch.set_num_threads(min(count, asked))
+    yield
 
 
 def one_thread() -> Any:
@@ -263,22 +352,4 @@ def _element(value: Any) -> str:
 
 def facts() -> str:
     """What this session sees of its machine, as JSON."""
-    import json
-    import os
-    import platform
-    import socket
-    import sys
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    seen = {
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": sum(1 for _ in Path("/dev").glob("nvidia[0-9]*")),
-        "python": platform.python_version(),
-        "braidwater": sys.modules["braidwater"].__version__,
-        "torch": find_spec("torch") is not None,
-    }
-    return json.dumps(seen)
+    return json.dumps(machine.facts())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import select
 import sys
 import sysconfig
 import time
@@ -11,14 +13,18 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import cloudpickle
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
-from braidwater.engines.postgres.packing import SCHEMA
-from braidwater.engines.postgres.session import Failure
+from braidwater.engines.once import Once, exchange
+from braidwater.engines.postgres.server import SCHEMA
+from braidwater.engines.postgres.session import MOST_BYTES, TOO_LARGE, Failure
 from braidwater.errors import (
     BraidwaterError,
     CancelledError,
@@ -27,7 +33,10 @@ from braidwater.errors import (
     WorkerError,
     WorkerLostError,
 )
+from braidwater.options import format_bytes
 from braidwater.tables.postgres import READER, told
+
+Shared = WeakValueDictionary[str, Once[Any]]
 
 _INSTALLED = ("site-packages", "dist-packages", sysconfig.get_paths()["stdlib"], str(Path(__file__).parents[2]))
 _PATIENCE = 15.0  # seconds that a server may take to come back
@@ -89,7 +98,9 @@ class Sessions:
         self._address = address
         self.size = size
         self._open: list[psycopg.Connection[Any]] = []
-        weakref.finalize(self, _close_all, self._open)
+        # what each session has of values that travel once, for as long as somebody here has them too
+        self._shared: WeakKeyDictionary[psycopg.Connection[Any], Shared] = WeakKeyDictionary()
+        weakref.finalize(self, close_all, self._open)
 
     @property
     def lead(self) -> psycopg.Connection[Any]:
@@ -100,13 +111,13 @@ class Sessions:
         """How many are open."""
         return sum(not session.closed for session in self._open)
 
-    def take(self, count: int, *, patience: float = 0.0) -> list[psycopg.Connection[Any]]:
-        """So many of them, in their order; those that were lost are opened anew."""
+    def take(self, count: int) -> list[psycopg.Connection[Any]]:
+        """So many of them, in their order; those that were lost are opened anew, once the server answers."""
         for place in range(count):
             if place == len(self._open):
-                self._open.append(open_session(self._address, patience=patience))
-            elif self._open[place].closed:
-                self._open[place] = open_session(self._address, patience=patience)
+                self._open.append(open_session(self._address))
+            elif _has_ended(self._open[place]):
+                self._open[place] = open_session(self._address, patience=_PATIENCE)
         return self._open[:count]
 
     def come_back(self) -> None:
@@ -114,7 +125,7 @@ class Sessions:
         for session in self._open:
             with suppress(psycopg.Error):
                 session.execute("SELECT 1")
-        self.take(max(len(self._open), 1), patience=_PATIENCE)
+        self.take(max(len(self._open), 1))
 
     def call(self, requests: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Run ``(function, arguments)`` on a session each, all at once: the number of each and its value, as they end.
@@ -124,7 +135,7 @@ class Sessions:
         sessions = self.take(len(requests))
         with ThreadPoolExecutor(len(requests), "braidwater-postgres") as pool:
             running = {
-                pool.submit(_call, session, request_of(request), number): number
+                pool.submit(self._call, session, self._request(session, request), number): number
                 for number, (session, request) in enumerate(zip(sessions, requests, strict=True))
             }
             try:
@@ -136,19 +147,69 @@ class Sessions:
                         session.cancel()
                 raise
 
+    def ask(self, number: int, request: Any) -> Any:
+        """The value of ``(function, arguments)`` on one session."""
+        session = self.take(number + 1)[number]
+        return self._call(session, self._request(session, request), number)
+
+    def _request(self, session: psycopg.Connection[Any], request: Any) -> bytes:
+        shared = self._shared.setdefault(session, WeakValueDictionary())
+        names = json.dumps(list(shared)).encode()
+        with exchange(shared):
+            return names + b"\n" + request_of(request)
+
+    def _call(self, session: psycopg.Connection[Any], request: bytes, worker: int) -> Any:
+        try:
+            with exchange(self._shared[session]):
+                return _answer(session, request, f"session {worker}")
+        except BaseException:
+            self._shared[session].clear()  # nobody knows what it got of the request
+            raise
+
     def close(self) -> None:
         """End all sessions."""
-        _close_all(self._open)
+        close_all(self._open)
 
 
-def _close_all(sessions: list[psycopg.Connection[Any]]) -> None:
+def _has_ended(session: psycopg.Connection[Any]) -> bool:
+    """Whether a session is closed, here or by the server, which says so without being asked."""
+    idle = not session.closed and session.info.transaction_status == TransactionStatus.IDLE
+    if idle and select.select([session.fileno()], [], [], 0)[0]:
+        with suppress(psycopg.Error):
+            session.execute("SELECT 1")
+    return session.closed
+
+
+def close_all(sessions: list[psycopg.Connection[Any]]) -> None:
+    """End sessions, and leave none in the list."""
     while sessions:
         with suppress(psycopg.Error):
             sessions.pop().close()
 
 
+def call(session: psycopg.Connection[Any], request: Any, worker: str) -> Any:
+    """The value of ``(function, arguments)`` on a session, which shares nothing with us."""
+    return _answer(session, b"[]\n" + request_of(request), worker)
+
+
+def _answer(session: psycopg.Connection[Any], request: bytes, worker: str) -> Any:
+    if len(request) > MOST_BYTES:
+        raise UnsupportedError(f"A request of {format_bytes(len(request))} does not fit. {TOO_LARGE}")
+    row = execute(session, _CALL, [request], binary=True).fetchone()
+    assert row is not None
+    return opened(row[0], worker)
+
+
+_pickling = Lock()
+
+
 def request_of(value: Any) -> bytes:
     """A pickle that the server can open: what lies in modules of the user's own, which it cannot import, goes by value."""
+    with _pickling:  # which modules go by value holds for all threads
+        return _pickled(value)
+
+
+def _pickled(value: Any) -> bytes:
     own = [module for name, module in sys.modules.items() if name != "__main__" and _is_own(module)]
     for module in own:
         cloudpickle.register_pickle_by_value(module)
@@ -162,12 +223,6 @@ def request_of(value: Any) -> bytes:
 def _is_own(module: Any) -> bool:
     file = getattr(module, "__file__", None) or ""
     return bool(file) and not any(place in file for place in _INSTALLED)
-
-
-def _call(session: psycopg.Connection[Any], request: bytes, worker: int) -> Any:
-    row = execute(session, _CALL, [request], binary=True).fetchone()
-    assert row is not None
-    return opened(row[0], f"session {worker}")
 
 
 def execute(

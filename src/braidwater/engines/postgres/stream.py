@@ -9,9 +9,10 @@ import pyarrow as pa
 from psycopg import sql
 from sqlglot import exp
 
-from braidwater.engines.postgres.form import unpacked
+from braidwater.engines.postgres.form import PackedColumn, unpacked
 from braidwater.engines.postgres.form_sql import packed_columns
-from braidwater.engines.postgres.packing import Packed, packing_query
+from braidwater.engines.postgres.packing import Packed, pages_of_a_block
+from braidwater.engines.postgres.server import server_of
 from braidwater.engines.postgres.sessions import of_server, open_session
 from braidwater.tables.base import Partition, Table, TableStatistics
 from braidwater.tables.postgres import PostgresTable
@@ -60,19 +61,24 @@ class PackedStream(Table):
             assert relation is not None
             source = sql.SQL(self._table.from_text())
             where = (0, None) if partition is None or partition.where is None else partition.where
-            statement = packing_query(self._table, form, source, relation.pages, relation.bytes, where)
-        for count, data in self._copied(statement):
-            batch = unpacked(form, count, data).select(names)
+            step = pages_of_a_block(relation.pages, relation.bytes)
+            with open_session(self._address) as session:
+                server = server_of(session)
+            statement = server.packing_query(self._table, form, source, relation.pages, step, where)
+        for batch in self._copied(statement, form):
+            batch = batch.select(names)
             yield from (batch.slice(start, batch_rows) for start in range(0, batch.num_rows, batch_rows))
 
-    def _copied(self, statement: sql.Composable) -> Iterator[tuple[int, list[bytes]]]:
+    def _copied(self, statement: sql.Composable, form: Sequence[PackedColumn]) -> Iterator[pa.RecordBatch]:
         with open_session(self._address) as session:
             session.execute("SET default_transaction_read_only = on")
             try:
                 with session.cursor().copy(sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(statement)) as copy:
                     copy.set_types(["int4", "int4", "bytea[]"])
-                    for row in copy.rows():
-                        yield row[1], row[2]
+                    while row := copy.read_row():
+                        batch = unpacked(form, row[1], row[2])
+                        del row  # 2 MB less to hold while others work
+                        yield batch
             except psycopg.Error as error:
                 raise of_server(error) from error
 

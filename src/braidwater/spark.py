@@ -1,0 +1,121 @@
+"""Estimators and trainers as stages of a pipeline of Spark's own library (`pyspark.ml`).
+
+::
+
+    from pyspark.ml import Pipeline
+    from braidwater import LogisticRegression
+    from braidwater.spark import SparkEstimator
+
+    stage = SparkEstimator(LogisticRegression(), label="late", features=["distance", "carrier"])
+    model = Pipeline(stages=[stage]).fit(flights)     # flights is a data frame of Spark
+    model.transform(flights).select("prediction")
+
+The hyperparameters of the estimator are parameters of the stage, so a grid can vary them (`ParamGridBuilder`,
+`CrossValidator`). What a stage of Spark's made as a vector is read as a list of numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pyspark.ml import Estimator, Model
+from pyspark.ml.functions import vector_to_array
+from pyspark.ml.linalg import VectorUDT
+from pyspark.ml.param import Param, Params
+from pyspark.sql import DataFrame
+from pyspark.sql.functions import col
+from pyspark.sql.types import BooleanType, NumericType
+
+from braidwater.engines.spark import SparkEngine
+from braidwater.errors import OptionError, UnsupportedError
+from braidwater.tables.spark import SparkTable
+
+__all__ = ["SparkEstimator", "SparkModel"]
+
+
+class SparkEstimator(Estimator):  # type: ignore[misc]
+    """An estimator or a `Trainer` of braidwater as a stage: ``fit(frame)`` trains it by the workers of the frame's session.
+
+    `estimator` stays as it is; each fit trains a copy with the parameters of the stage. `options` go to its ``fit``: `label`,
+    `features`, `exclude`, `weight`. `workers` is how many train at a time, by default all slots of the session. The columns
+    that are not named as features would be features too, so name them or `exclude` the others.
+    """
+
+    def __init__(self, estimator: Any, *, workers: int | None = None, **options: Any) -> None:
+        super().__init__()
+        if not hasattr(estimator, "fit") or not hasattr(estimator, "predict"):
+            raise OptionError("estimator", estimator, "an estimator or a Trainer of braidwater")
+        self.estimator = estimator
+        self.workers = workers
+        self.options = options
+        for name in _hyperparameters(estimator):
+            if hasattr(self, name):
+                continue  # a name that Spark's stages have for something else
+            parameter: Param[Any] = Param(self, name, f"{name} of {type(estimator).__name__}")
+            setattr(self, name, parameter)
+            self._defaultParamMap[parameter] = getattr(estimator, name)
+
+    def _fit(self, dataset: DataFrame) -> SparkModel:
+        rows = SparkTable(without_vectors(dataset), name="data frame")
+        model = copy.deepcopy(self.estimator)
+        for parameter, value in self.extractParamMap().items():
+            setattr(model, parameter.name, value)
+        model.fit(rows, engine=SparkEngine(dataset.sparkSession, self.workers), **self.options)
+        return SparkModel(model)
+
+
+class SparkModel(Model):  # type: ignore[misc]
+    """A trained model as a stage: ``transform(frame)`` is the frame with the columns of ``model.predict``, lazily.
+
+    Predictions that are numbers or truth values are doubles, as Spark's evaluators want them.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        rows = SparkTable(without_vectors(dataset), name="data frame")
+        found = self.model.predict(rows, engine=SparkEngine(dataset.sparkSession, 1))
+        if not isinstance(found, SparkTable):
+            raise UnsupportedError(f"{type(self.model).__name__}.predict gives no table of Spark.")
+        frame: DataFrame = found.frame
+        if isinstance(frame.schema["prediction"].dataType, NumericType | BooleanType):
+            frame = frame.withColumn("prediction", col("prediction").cast("double"))
+        return frame
+
+    def save(self, path: str | Path) -> Path:
+        """Write the trained model into the folder `path`, without pickle; `SparkModel.load` reads it back."""
+        written: Path = self.model.save(path)
+        return written
+
+    @staticmethod
+    def load(path: str | Path) -> SparkModel:
+        """The model that `save` wrote, or any saved model of braidwater's."""
+        from braidwater.report import load
+
+        return SparkModel(load(path))
+
+
+def without_vectors(frame: DataFrame) -> DataFrame:
+    """The frame with Spark's vectors as lists of doubles."""
+    vectors = {field.name for field in frame.schema.fields if isinstance(field.dataType, VectorUDT)}
+    if not vectors:
+        return frame
+    return frame.select(*(vector_to_array(col(n)).alias(n) if n in vectors else col(n) for n in frame.columns))
+
+
+def _hyperparameters(estimator: Any) -> Sequence[str]:
+    names = [name for kind in type(estimator).__mro__ for name in _arguments(kind)]
+    return [name for name in dict.fromkeys(names) if hasattr(estimator, name)]
+
+
+def _arguments(kind: type) -> list[str]:
+    if "__init__" not in vars(kind) or kind in (object, Params):
+        return []
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [one.name for one in inspect.signature(kind).parameters.values() if one.kind in plain]
