@@ -441,7 +441,7 @@ def test_a_full_disk_ends_a_trial_and_not_the_search(tmp_path: Path) -> None:
         (Parabola(), PLANE, {"budget": 0}, "trials=0"),
         (Parabola(), PLANE, {"validation": 5}, "validation=5"),
         (Parabola(), PLANE, {"metric": ["loss", "size"], "scheduler": "median"}, "direction|one metric"),
-        (Parabola(), PLANE, {"storage": "postgresql://here/studies"}, "path of an SQLite file"),
+        (Parabola(), PLANE, {"storage": "mysql://here/studies"}, "path of an SQLite file, or postgresql"),
     ],
 )
 def test_mistakes_are_told_before_a_worker_starts(model, space, settings, told) -> None:

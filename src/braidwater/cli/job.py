@@ -39,7 +39,7 @@ Paths are relative to the folder that the command runs in. An option on the comm
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -86,19 +86,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "strategy": (str, dict), "output": (str,), "report": (str,), "tensorboard": (str,), "set": (dict,), "arguments": (dict,),
     "encoders": (dict,), "optimizer": (str, dict), "schedule": (str,),
 }  # fmt: skip
-_WORDS = {str: "a text", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
+_WORDS = {
+    str: "a text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "a table",
+}  # fmt: skip
 
 
 def job_of(estimator: str, table: str | None, command: str, **given: Any) -> Job:
     """The job that the arguments of a command describe, or the file that they name."""
-    options = dict(given)
-    for name in ("features", "exclude"):
-        if name in options:
-            options[name] = [part.strip() for part in options[name].split(",") if part.strip()]
-    if "strategy" in options:
-        options["strategy"] = parse_strategy(options["strategy"])
-    if "set" in options:
-        options["set"] = dict(parse_setting(text) for text in options["set"])
+    options = parsed(given)
     if table is None and estimator.endswith(".toml"):
         return read_job(estimator, command, options)
     if table is None:
@@ -109,23 +104,43 @@ def job_of(estimator: str, table: str | None, command: str, **given: Any) -> Job
     return job
 
 
+def parsed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the command line as a job file has them: lists and tables."""
+    options = dict(given)
+    for name in ("features", "exclude"):
+        if name in options:
+            options[name] = [part.strip() for part in options[name].split(",") if part.strip()]
+    if "strategy" in options:
+        options["strategy"] = parse_strategy(options["strategy"])
+    if "set" in options:
+        options["set"] = dict(parse_setting(text) for text in options["set"])
+    return options
+
+
 def read_job(path: str, command: str, over: dict[str, Any]) -> Job:
     """The job in a TOML file, with the options `over` it. Unknown keys and wrong types are refused."""
+    return job_from(read_document(path), path, command, over)
+
+
+def read_document(path: str) -> dict[str, Any]:
+    """What a TOML file says."""
     try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"There is no job file at {path!r}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path!r} is no TOML: {error}.") from error
+
+
+def job_from(
+    document: dict[str, Any], path: str, command: str, over: dict[str, Any], others: Iterable[str] = ()
+) -> Job:
+    """The job that a document describes; `others` are keys that were taken out of it, for a hint where one is misspelt."""
     known = [one.name for one in fields(Job)]
     for name, value in document.items():
         if name not in known:
-            raise UserError(f"{path!r} has the unknown key {name!r}. {did_you_mean(name, known)}")
-        if not isinstance(value, (*_TYPES[name], *((int,) if float in _TYPES[name] else ()))) or isinstance(
-            value, bool
-        ):
-            expected = " or ".join(_WORDS[kind] for kind in _TYPES[name])
-            raise UserError(f"{path!r}: {name} = {value!r} is not possible; it must be {expected}.")
+            raise UserError(f"{path!r} has the unknown key {name!r}. {did_you_mean(name, [*known, *others])}")
+        check_type(path, name, value, _TYPES[name])
     merged = document | {name: value for name, value in over.items() if name != "set"}
     if "set" in over:
         merged["set"] = {**document.get("set", {}), **over["set"]}
@@ -136,6 +151,14 @@ def read_job(path: str, command: str, over: dict[str, Any]) -> Job:
     if command == "train" and "output" not in merged:
         raise UserError(f'{path!r} names no folder for the model; add a line such as output = "model".')
     return Job(**merged)
+
+
+def check_type(path: str, name: str, value: Any, types: tuple[type, ...]) -> None:
+    """Refuse a value of another type; a whole number is a number, a truth value is neither."""
+    allowed = (*types, int) if float in types else types
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in types):
+        expected = " or ".join(_WORDS[kind] for kind in types)
+        raise UserError(f"{path!r}: {name} = {value!r} is not possible; it must be {expected}.")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,7 +11,7 @@ import typer
 from braidwater.cli.job import Job
 from braidwater.cli.models import fit_arguments, make_model
 from braidwater.cli.output import print_figures, print_json
-from braidwater.errors import UnsupportedError
+from braidwater.errors import UnsupportedError, UserError
 from braidwater.options import options
 from braidwater.tables import table
 
@@ -19,41 +19,58 @@ if TYPE_CHECKING:
     from braidwater.model_selection import Study
 
 
-def search(job: Job, given: Sequence[str], *, json: bool, report: str | None, **settings: Any) -> None:
+def search(job: Job, space: Mapping[str, Any], settings: Mapping[str, Any], *, json: bool) -> None:
     """Search, print the best trial, save its model."""
     try:
         from braidwater.model_selection import Budget, watch
         from braidwater.model_selection import search as run
     except ModuleNotFoundError as error:
         raise UnsupportedError("A search needs optuna: pip install 'braidwater[search]'.") from error
-    space = dict(parse_parameter(text) for text in given)
-    trials, seconds, epochs = (settings.pop(name) for name in ("trials", "seconds", "epochs"))
-    if trials is seconds is epochs is None:
-        trials = 50
-    changes = {name: value for name, value in (("memory", job.memory), ("workers", job.workers)) if value is not None}
-    with options(**changes):
+    given = dict(settings)
+    bounds = {name: given.pop(name, None) for name in ("trials", "seconds", "epochs")}
+    if set(bounds.values()) == {None}:
+        bounds["trials"] = 50
+    with session(job):
         rows = table(job.table)
-        arguments = fit_arguments(job, rows)
+        model = make_model(job)
         with watch():
             study = run(
-                make_model(job), space, rows, budget=Budget(trials, seconds, epochs), validation=job.test or 0.2,
-                seed=job.seed, **settings, **arguments,
+                model, space, rows, budget=Budget(**bounds), validation=validation_of(model, job, given.pop("folds", None)),
+                seed=job.seed, **given, **fit_arguments(job, rows),
             )  # fmt: skip
-        if report is not None:
-            study.report().write(report)
+        if job.report is not None:
+            study.report().write(job.report)
         saved = None
         if job.output is not None:
-            model = study.best_model(trust=[job.module.partition(".")[0]]) if job.module else study.best_model()
-            saved = model.save(job.output, metrics=study.best_trial.metrics)
+            best_model = study.best_model(trust=[job.module.partition(".")[0]]) if job.module else study.best_model()
+            saved = best_model.save(job.output, metrics=study.best_trial.metrics)
     if json:
         print_json(_document(study) | ({} if saved is None else {"output": str(saved)}))
         return
     best = study.best_trial
     print_figures({"trials": len(study.trials), "best trial": best.number})
     print_figures(dict(zip(study.metrics, best.values or (), strict=True)) | best.parameters)
-    for what, place in (("saved to", saved), ("report in", report)):
+    for what, place in (("saved to", saved), ("report in", job.report)):
         if place is not None:
             typer.echo(f"{what} {place}")
+
+
+def session(job: Job) -> Any:
+    """The options that the job asks for."""
+    return options(
+        **{name: value for name, value in (("memory", job.memory), ("workers", job.workers)) if value is not None}
+    )
+
+
+def validation_of(model: Any, job: Job, folds: int | None) -> Any:
+    """Folds, stratified where a class is learnt; or the share of the rows that is held out."""
+    if folds is None:
+        return job.test or 0.2
+    from braidwater.model_selection.folds import splitter_of
+
+    if job.test is not None:
+        raise UserError("Give either folds or test: trials are compared on the one or the other.")
+    return splitter_of(folds, getattr(model, "target", "number"))
 
 
 def parse_parameter(text: str) -> tuple[str, Any]:

@@ -17,24 +17,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from braidwater.model_selection.ablation import Ablation as Ablation
+    from braidwater.model_selection.ablation import Columns as Columns
+    from braidwater.model_selection.ablation import Layers as Layers
+    from braidwater.model_selection.ablation import Setting as Setting
+    from braidwater.model_selection.ablation import ablate as ablate
     from braidwater.model_selection.base import Budget as Budget
     from braidwater.model_selection.base import Scheduler as Scheduler
     from braidwater.model_selection.base import Trial as Trial
     from braidwater.model_selection.cross_validation import CrossValidated as CrossValidated
     from braidwater.model_selection.cross_validation import CrossValidation as CrossValidation
     from braidwater.model_selection.cross_validation import cross_validate as cross_validate
+    from braidwater.model_selection.ensembles import TrialEnsemble as TrialEnsemble
     from braidwater.model_selection.folds import GroupKFold as GroupKFold
     from braidwater.model_selection.folds import KFold as KFold
     from braidwater.model_selection.folds import StratifiedKFold as StratifiedKFold
     from braidwater.model_selection.folds import TimeSeriesSplit as TimeSeriesSplit
+    from braidwater.model_selection.fused import CircularScan as CircularScan
+    from braidwater.model_selection.fused import FittedModels as FittedModels
+    from braidwater.model_selection.fused import explain_many as explain_many
+    from braidwater.model_selection.fused import fit_many as fit_many
     from braidwater.model_selection.group_tasks import GroupedTrainers as GroupedTrainers
     from braidwater.model_selection.groups import GroupedModel as GroupedModel
     from braidwater.model_selection.groups import fit_groups as fit_groups
+    from braidwater.model_selection.hopper import Hopped as Hopped
+    from braidwater.model_selection.hopper import hop as hop
     from braidwater.model_selection.live import watch as watch
     from braidwater.model_selection.schedulers import Hyperband as Hyperband
     from braidwater.model_selection.schedulers import PopulationBased as PopulationBased
     from braidwater.model_selection.schedulers import Pruning as Pruning
     from braidwater.model_selection.schedulers import SuccessiveHalving as SuccessiveHalving
+    from braidwater.model_selection.searched import Searched as Searched
     from braidwater.model_selection.searching import search as search
     from braidwater.model_selection.space import Choice as Choice
     from braidwater.model_selection.space import Float as Float
@@ -43,28 +56,41 @@ if TYPE_CHECKING:
     from braidwater.model_selection.study import Study as Study
 
 _HOMES = {
+    "Ablation": "ablation",
     "Budget": "base",
     "Choice": "space",
+    "CircularScan": "fused",
+    "Columns": "ablation",
     "CrossValidated": "cross_validation",
     "CrossValidation": "cross_validation",
+    "FittedModels": "fused",
     "Float": "space",
     "GroupKFold": "folds",
     "GroupedModel": "groups",
     "GroupedTrainers": "group_tasks",
+    "Hopped": "hopper",
     "Hyperband": "schedulers",
     "Int": "space",
     "KFold": "folds",
+    "Layers": "ablation",
     "LogFloat": "space",
     "PopulationBased": "schedulers",
     "Pruning": "schedulers",
     "Scheduler": "base",
+    "Searched": "searched",
+    "Setting": "ablation",
     "StratifiedKFold": "folds",
     "Study": "study",
     "SuccessiveHalving": "schedulers",
     "TimeSeriesSplit": "folds",
     "Trial": "base",
+    "TrialEnsemble": "ensembles",
+    "ablate": "ablation",
     "cross_validate": "cross_validation",
+    "explain_many": "fused",
     "fit_groups": "groups",
+    "fit_many": "fused",
+    "hop": "hopper",
     "search": "searching",
     "watch": "live",
 }

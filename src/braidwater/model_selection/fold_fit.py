@@ -66,7 +66,7 @@ def fit_folds(
     trainings = [replace(training, row_count=int(rows)) for rows in folds.train_rows]
     iterations = {k: iteration_of(copy.copy(template), own) for k, own in enumerate(trainings)}
     by_sums = _by_sums(template, training.design, iterations[0], wanted)
-    encoding = GroupedEncoding(training.encoding, part_keys(folds), gathered=not by_sums)
+    encoding = _encoding(training, folds, by_sums)
     work = template.work(training.table, training.encoding)
     work = fold_work(template, work, len(folds), held_out=by_sums)
     plan = plan_table(training.table, work, workers=None if engine is None else engine.workers)
@@ -93,6 +93,17 @@ def fit_folds(
             found = engine.aggregate(source, Grouped(GROUP, tests, _members(folds.test)))
             metrics = [found[k] for k in range(len(folds))]
     return FoldFit(models, metrics, plan)
+
+
+def fold_encoding(template: Any, training: Training, folds: Folds, wanted: Sequence[str] | None) -> GroupedEncoding:
+    """The encoding of the blocks that `fit_folds` reads."""
+    iteration = iteration_of(copy.copy(template), replace(training, row_count=int(folds.train_rows[0])))
+    return _encoding(training, folds, _by_sums(template, training.design, iteration, wanted))
+
+
+def _encoding(training: Training, folds: Folds, by_sums: bool) -> GroupedEncoding:
+    assert training.encoding is not None
+    return GroupedEncoding(training.encoding, part_keys(folds), gathered=not by_sums)
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,11 @@ def splitter_of(folds: Any, target: str) -> Splitter:
     )
 
 
+def is_splitter(value: Any) -> bool:
+    """Whether it cuts a table into folds: one of ours, or a splitter of scikit-learn."""
+    return hasattr(value, "cut") or (hasattr(value, "split") and hasattr(value, "get_n_splits"))
+
+
 @dataclass(frozen=True)
 class _Listed:
     """The folds that a splitter of scikit-learn lists; its row numbers and the label are held in memory."""

@@ -70,7 +70,7 @@ def fit_group_tasks(
     statuses = ["too small"] * len(groups.keys)
     current_options().cache_directory.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=current_options().cache_directory, prefix="groups-") as folder:
-        shared = shareable(rows, Path(folder))
+        shared = shareable(rows, Path(folder), engine=engine)
         parts = KeyParts(groups.keys, groups.rows)
         tasks = [
             Task(

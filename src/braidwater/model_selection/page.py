@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 from braidwater.errors import UnsupportedError
+from braidwater.model_selection.ablation.picture import add_effects
+from braidwater.model_selection.ablation.result import is_ablation
 from braidwater.model_selection.pictures import (
     history,
     importance_chart,
@@ -26,7 +28,9 @@ def make_report(study: Study) -> Report:
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     report = Report(f"Search: {study.name}", f"{len(trials)} trials ({counted}), compared by {metric}")
     shown = [trial for trial in trials if trial.value is not None and trial.state != "failed"]
-    if shown:
+    if is_ablation(study):
+        add_effects(report, study)
+    elif shown:
         best = study.best_trial
         report.section("Best trial", f"Trial {best.number} of {len(trials)}.")
         report.metrics(dict(zip(study.metrics, best.values or (), strict=True)) | {"seconds": best.seconds})

@@ -13,6 +13,7 @@ from sqlglot import exp
 from braidwater.blocks import BlockSource
 from braidwater.blocks.base import BlockEncoder
 from braidwater.engines import Engine
+from braidwater.errors import UnsupportedError
 from braidwater.tables import Table, write_table
 from braidwater.tables.base import Partition, TableStatistics
 
@@ -66,12 +67,19 @@ class RememberedTable(Table):
         return self._answers[key]
 
 
-def shareable(table: Table, folder: Path, columns: Sequence[str] | None = None) -> RememberedTable:
+def shareable(
+    table: Table, folder: Path, columns: Sequence[str] | None = None, *, engine: Engine | None = None
+) -> RememberedTable:
     """A table that other processes can open: itself where it is a file, else a Parquet file of its `columns` in `folder`.
 
     Data frames, Arrow data and open connections exist in one process only, and can be found again by nobody: their rows are
-    written down once.
+    written down once. Not for an `engine` whose workers are elsewhere, where the rows of `table` stay.
     """
+    if engine is not None and engine.stays(table) and table.fingerprint() is None:
+        raise UnsupportedError(
+            f"The rows of {table.name!r} are those of a query, which no two workers read in the same order. Make a table of "
+            "them (CREATE TABLE … AS SELECT …), or leave out engine: then they are read here, once."
+        )
     if table.fingerprint() is None or not _travels(table):
         folder.mkdir(parents=True, exist_ok=True)
         wanted = list(table.column_names if columns is None else columns)
@@ -82,7 +90,12 @@ def shareable(table: Table, folder: Path, columns: Sequence[str] | None = None) 
 
 
 def encode_once(table: Table, encoder: BlockEncoder, engine: Engine) -> None:
-    """Write the block cache that every trial with this encoding will find (see `BlockSource.cache_path`)."""
+    """Write the block cache that every trial with this encoding will find (see `BlockSource.cache_path`).
+
+    Not of a table that stays where it lies: trials run there too, and the first of them writes it.
+    """
+    if engine.stays(table):
+        return
     with BlockSource(table, encoder, passes=2, cache="disk") as source:
         engine.materialise(source)
 

@@ -16,10 +16,12 @@ from braidwater.model_selection.checkpoints import take_over
 from braidwater.model_selection.proposals import Proposal, Proposals
 from braidwater.model_selection.study import model_folder, trial_folder
 from braidwater.model_selection.trial_run import Packed, Setup, Stretch, run_stretch
+from braidwater.model_selection.variants import variant
 
 if TYPE_CHECKING:
+    from braidwater.model_selection.hopper.ground import Ground
     from braidwater.model_selection.searching import _Plan
-    from braidwater.model_selection.storage import StudyStorage
+    from braidwater.model_selection.storage import Storage
 
 
 class SearchRun:
@@ -32,18 +34,24 @@ class SearchRun:
         proposals: Proposals,
         trials: dict[int, Trial],
         folder: Path,
-        storage: StudyStorage | None,
+        storage: Storage | None,
         engine: Engine,
         keep: int,
         retries: int,
         timeout: float | None,
         seed: int,
+        ground: Ground | None = None,
+        bundle: int = 0,
     ) -> None:
         self.trials = trials
         self.proposals_kept: dict[int, Proposal] = {number: proposals.proposal(number) for number in trials}
         self._plan = plan
         self._proposals = proposals
+        self._setup = setup
         self._packed = Packed(setup)
+        self._ground = ground
+        self._bundle = bundle
+        self._seed = seed
         self._streamed = _streamed_name(plan, setup)
         self._folder = folder
         self._storage = storage
@@ -66,7 +74,7 @@ class SearchRun:
         emit(SearchStarted(name=name, metric=metric, direction=direction, trials=budget.trials, seconds=budget.seconds))
         if budget.seconds is not None:
             self._deadline = time.monotonic() + budget.seconds
-        self._tasks = self._engine.tasks(self._asked_for())
+        self._tasks = self._begin()
         try:
             with listen(self._hear):
                 for outcome in self._tasks:
@@ -76,6 +84,22 @@ class SearchRun:
         if self._storage is None:
             for number in self.trials:
                 self._forget_checkpoint(number)
+
+    def _begin(self) -> RunningTasks:
+        """A trial on a worker at a time, or several in shared passes; or models that hop, twice as many as workers so that none
+        waits for one."""
+        if self._bundle > 1:
+            from braidwater.model_selection.fused.bundles import BundledTasks
+
+            return BundledTasks(self._asked_for(), self._setup, self._engine, self._bundle)
+        if self._ground is None:
+            return self._engine.tasks(self._asked_for())
+        from braidwater.model_selection.hopper.tasks import HopTasks
+
+        in_flight = 2 * self._ground.partitions
+        return HopTasks(
+            self._asked_for(), self._setup, self._ground, self._engine, in_flight=in_flight, seed=self._seed
+        )
 
     def _asked_for(self) -> Iterator[Task | None]:
         """The next piece of training, whenever a worker is free; None while all depends on those that run."""
@@ -142,7 +166,10 @@ class SearchRun:
         trial.state = "running"
         most = self._plan.most
         folder = str(trial_folder(self._folder, trial.number))
-        stretch = Stretch(trial.number, trial.parameters, folder, trial.target, most, resumable=most is not None)
+        target = trial.target
+        if self._ground is not None:
+            target = target or int(variant(self._plan.model, trial.parameters).epochs)
+        stretch = Stretch(trial.number, trial.parameters, folder, target, most, resumable=most is not None)
         name = f"trial {trial.number}"
         self._in_training[name] = trial
         self._save(trial)
@@ -257,9 +284,10 @@ def _was_interrupted(trial: Trial) -> bool:
 def _streamed_name(plan: Any, setup: Setup) -> str | None:
     """The metric as events call it, where trials can tell it while they are trained."""
     name = plan.metric_choices[0]
-    if not isinstance(name, str):
+    if not isinstance(name, str) or setup.folds is not None:  # each fold would tell its own
         return None
-    from braidwater.model_selection.variants import is_trainer
+    from braidwater.model_selection.variants import SeveralFits, is_trainer
 
-    validated = setup.held_out is not None and is_trainer(plan.example) and not name.startswith("validation_")
+    example = plan.example.model if isinstance(plan.example, SeveralFits) else plan.example
+    validated = setup.held_out is not None and is_trainer(example) and not name.startswith("validation_")
     return f"validation_{name}" if validated else name

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from braidwater.engines import Engine, LocalEngine
 from braidwater.errors import EmptyTableError, OptionError, StudyError, UnsupportedError
 from braidwater.events import running
-from braidwater.model_selection.base import Budget, Direction, Scheduler, direction_of
+from braidwater.model_selection.base import Budget, Direction, Scheduler, ToTheEnd, direction_of
+from braidwater.model_selection.folds import Folds, is_splitter, splitter_of
 from braidwater.model_selection.rows import RememberedTable, encode_once, needed_columns, shareable
 from braidwater.model_selection.space import Space, SpaceChoice
 from braidwater.model_selection.study import Study
 from braidwater.model_selection.trial_run import MetricChoice, Setup, metric_name
-from braidwater.model_selection.variants import check_names, default_metric, is_made, is_trainer, variant
+from braidwater.model_selection.variants import SeveralFits, check_names, default_metric, is_made, is_trainer, variant
 from braidwater.options import current_options
 from braidwater.tables import Table, table, train_test_split
 
 if TYPE_CHECKING:
+    from braidwater.model_selection.hopper.ground import Ground
     from braidwater.model_selection.proposals import Proposals
-    from braidwater.model_selection.storage import StudyStorage
+    from braidwater.model_selection.storage import Storage
 
 
 def search(
@@ -47,6 +50,8 @@ def search(
     seed: int = 0,
     retries: int = 1,
     trial_timeout: float | None = None,
+    hopper: bool = False,
+    fused: bool | Literal["auto"] = "auto",
     **arguments: Any,
 ) -> Study:
     """Try hyperparameters of `model` on a table, and return all trials with the best models.
@@ -58,24 +63,29 @@ def search(
     `metric` is the name of a figure (of the rows held out, where there are some: ``"accuracy"`` of ``evaluate``,
     ``"validation_loss"`` of a trainer's history), or a function of (fitted model, rows); a list of several searches for
     their Pareto front. `direction` follows from the name where it can. `validation` is the share of the rows that models
-    are compared on, another table, or None.
+    are compared on, another table, folds, or None. With folds (`KFold(5)`, any splitter of `cross_validate`) a trial is worth the
+    mean over them, and the model that is kept is the best trial's, trained once more on all rows.
 
     `sampler` proposes hyperparameters: ``"tpe"``, ``"random"``, ``"grid"``, ``"cmaes"``, ``"gp"``, ``"nsga2"``, ``"qmc"``,
     ``"differential_evolution"``, or an Optuna sampler. `scheduler` decides how far each trial is trained: None (to its end),
     ``"asha"``, ``"hyperband"``, ``"population_based"``, a pruner by name (``"median"``, ``"wilcoxon"``) or of Optuna's. A trial
     that gets more epochs goes on from its checkpoint.
 
-    Rows are read and encoded once; `workers` processes train on the same blocks, each with its share of cores and memory. A
+    Rows are read and encoded once; `workers` processes train on the same blocks, each with its share of cores and memory. With
+    `hopper` each of them owns a part of the blocks and reads no other, and trainers hop from worker to worker (see `hop`). Where
+    nothing depends on one trial's result or time (random, grid or qmc; no scheduler, no limit of seconds), estimators are trained
+    by the dozen in shared passes (see `fit_many`); ``fused=True`` stacks nets as well, ``fused=False`` trains all one by one. A
     trial that fails (an error, a metric that is missing or no number, more than `trial_timeout` seconds) is recorded with
     its error; one whose process dies is begun anew `retries` times. From the same seed comes the same search on one worker; on
     several, the same parameters for each trial number where the sampler does not look at results (random, grid, qmc).
 
-    With `storage` (an SQLite file) every trial is kept as it ends under the study's `name`, and a later call with ``resume``
-    goes on after a crash or Ctrl-C up to the same budget. `warm_start` is an earlier study to learn from. Models of the `keep`
-    best trials are kept.
+    With `storage` (an SQLite file, or ``postgresql://USER@HOST/DATABASE``) every trial is kept as it ends under the
+    study's `name`, and a later call with ``resume`` goes on after a crash or Ctrl-C up to the same budget. `warm_start` is an
+    earlier study to learn from. Models of the `keep` best trials are kept.
 
     Cost of the search itself (``benchmarks/search.py``): about 5 ms of CPU a trial with TPE, 2 ms with random search.
     """
+    from braidwater.model_selection.fold_trials import refit
     from braidwater.model_selection.run import SearchRun
 
     plan = _Plan(model, space, data, metric, direction, budget, sampler, scheduler, validation, arguments, seed)
@@ -84,7 +94,9 @@ def search(
     if workers is not None and workers < 1:
         raise OptionError("workers", workers, "at least 1")
     count = min(workers or current_options().workers, plan.budget.trials or 2**31)
-    engine = engine or LocalEngine(count)
+    engine = (
+        engine if engine is not None and engine.files_here else LocalEngine(count)
+    )  # trials keep checkpoints in files
     kept = None if storage is None else open_storage(storage, name)
     temporary = TemporaryDirectory(prefix="braidwater-search-") if kept is None else None
     try:
@@ -94,11 +106,17 @@ def search(
             proposals.learn(warm_start._trials, warm_start._proposals)
         if kept is not None:
             trials = _restored(kept, plan, proposals, resume)
-        with running("search"):
-            setup = plan.setup(folder / "rows", engine)
-            run = SearchRun(plan, setup, proposals, trials, folder, kept, engine, keep, retries, trial_timeout, seed)
+        with running("search"), ExitStack() as stack:
+            setup = plan.setup(folder / "rows", None if hopper else engine)
+            ground = plan.ground(setup, count, engine, stack) if hopper else None
+            run = SearchRun(
+                plan, setup, proposals, trials, folder, kept, engine, keep, retries, trial_timeout, seed, ground,
+                plan.bundle(setup, count, fused) if trial_timeout is None and ground is None else 0,
+            )  # fmt: skip
             run.to_the_end(name)
-        study = Study(name, plan.metrics, plan.directions, run.trials, run.proposals_kept, folder, temporary)
+            study = Study(name, plan.metrics, plan.directions, run.trials, run.proposals_kept, folder, temporary)
+            if plan.folds is not None:
+                refit(study, setup, engine)
     except BaseException:
         if temporary is not None:
             temporary.cleanup()
@@ -107,16 +125,15 @@ def search(
         if kept is not None:
             kept.close()
     study._model = model
+    study.held_out, study.label = plan.held_out, plan.arguments.get("label")
     return study
 
 
-def open_storage(storage: str | Path, name: str) -> StudyStorage:
+def open_storage(storage: str | Path, name: str) -> Storage:
     """The storage of a study, which nobody else searches in from now on."""
-    from braidwater.model_selection.storage import StudyStorage
+    from braidwater.model_selection.storage import storage_at
 
-    if "://" in str(storage):
-        raise OptionError("storage", str(storage), "the path of an SQLite file")
-    kept = StudyStorage(storage, name)
+    kept = storage_at(storage, name)
     try:
         kept.lock()
     except BaseException:
@@ -149,21 +166,37 @@ class _Plan:
         self.space = Space(space)
         check_names(model, self.space.names)
         self.sampler = make_samplers(sampler, self.space, seed)
+        self.independent = sampler in ("random", "grid", "qmc")  # of results: trials can be asked for by the dozen
         self.scheduler: Scheduler = find_scheduler(scheduler)
         self.budget = self._budget(budget, sampler)
         if self.scheduler.begins_all and self.budget.trials is None:
             raise OptionError("budget", self.budget, f"one with trials: the population of {self.scheduler.name}")
         self.arguments = dict(arguments)
-        self.rows, self.held_out = _split(table(data), validation, seed)
+        self.rows, self.held_out = _split(table(data), None if is_splitter(validation) else validation, seed)
         self.table_fingerprint = table(data).fingerprint() if not hasattr(data, "columns") else None
         self.example = self._example(seed)
-        wish = default_metric(self.example, self.held_out is not None) if metric is None else metric
+        self.folds_wish = validation if is_splitter(validation) else None
+        self.folds = self._cut(seed)
+        validated = self.held_out is not None or self.folds is not None
+        wish = default_metric(self.example, validated) if metric is None else metric
         self.metric_choices: tuple[MetricChoice, ...] = (
             (wish,) if isinstance(wish, str) or callable(wish) else tuple(wish)
         )
         self.metrics = tuple(metric_name(one) for one in self.metric_choices)
         self.directions = self._directions(direction)
         self.most = self._most_epochs()
+
+    def _cut(self, seed: int) -> Folds | None:
+        """The folds, where they are the validation."""
+        if self.folds_wish is None:
+            return None
+        if not isinstance(self.scheduler, ToTheEnd):
+            raise OptionError(
+                "scheduler",
+                self.scheduler.name,
+                "None where folds are the validation: a trial is several trainings then",
+            )
+        return splitter_of(self.folds_wish, "number").cut(self.rows, self.arguments.get("label"), seed)
 
     def _budget(self, wish: Budget | int, sampler: Any) -> Budget:
         budget = Budget.of(wish)
@@ -215,13 +248,50 @@ class _Plan:
 
         return Proposals(name, self.directions, self.space, self.sampler)
 
-    def setup(self, folder: Path, engine: Engine) -> Setup:
-        """The rows where every process finds them, encoded."""
+    def setup(self, folder: Path, engine: Engine | None) -> Setup:
+        """The rows where every process finds them; encoded, where there is an engine to do it."""
+        from braidwater.model_selection.fold_trials import FoldRows
+
         columns = needed_columns(self.rows, self.arguments) if is_trainer(self.example) else None
+        if columns is not None and self.folds is not None:
+            columns = list(dict.fromkeys([*columns, *self.folds.parts.columns]))
         rows = shareable(self.rows, folder, columns)
         held_out = None if self.held_out is None else shareable(self.held_out, folder, columns)
-        _encode(self.example, rows, held_out, self.arguments, engine)
+        if self.folds is not None and engine is not None:
+            folds = FoldRows.of(rows, self.folds)
+            folds.encode(self.example, self.arguments, self.metric_choices, engine)
+            return Setup(self.model, rows, None, self.arguments, self.metric_choices, folds=folds)
+        if engine is not None:
+            encode_for_trials(self.example, rows, held_out, self.arguments, engine)
         return Setup(self.model, rows, held_out, self.arguments, self.metric_choices)
+
+    def ground(self, setup: Setup, partitions: int, engine: Engine, stack: ExitStack) -> Ground:
+        """The rows as partitions that trainers hop over."""
+        from braidwater.model_selection.hopper.ground import make_ground
+
+        if self.folds is not None:
+            raise OptionError("hopper", True, "False where folds are the validation")
+        if self.folds is not None:
+            raise UnsupportedError("hopper=True compares models on rows held out: give a share of the rows, not folds.")
+        if not is_trainer(self.example):
+            raise UnsupportedError(
+                f"hopper=True is for trainers; a {type(self.example).__name__} is trained by whole passes, which fit_many shares."
+            )
+        assert setup.rows is not None
+        return make_ground(self.example, setup.rows, setup.held_out, self.arguments, partitions, engine, stack)
+
+    def bundle(self, setup: Setup, workers: int, wish: bool | Literal["auto"]) -> int:
+        """How many trials are trained in shared passes; 0 where each is trained by itself."""
+        if wish not in (True, False, "auto"):
+            raise OptionError("fused", wish, "True, False or 'auto'")
+        independent = self.independent and self.folds is None and self.scheduler.name == "none"
+        if not wish or not independent or self.budget.seconds is not None or self.budget.epochs is not None:
+            return 0
+        from braidwater.model_selection.fused.bundles import can_be_bundled
+
+        if not can_be_bundled(self.model, setup, nets=wish is True):
+            return 0
+        return -(-(self.budget.trials or 1) // workers)
 
     def document(self) -> dict[str, Any]:
         """What a study must have in common with one that it goes on with."""
@@ -230,6 +300,7 @@ class _Plan:
             "metrics": list(self.metrics),
             "directions": list(self.directions),
             "space": self.space.to_json(),
+            "folds": None if self.folds_wish is None else repr(self.folds_wish),
             "table": self.rows.name,
             "fingerprint": None if found is None else hashlib.sha256(found.encode()).hexdigest(),
         }
@@ -241,16 +312,20 @@ def _split(rows: Table, validation: Any, seed: int) -> tuple[Table, Table | None
     if validation is None:
         return rows, None
     if isinstance(validation, bool | int):
-        raise OptionError("validation", validation, "a share of the rows between 0 and 1, a table, or None")
+        raise OptionError("validation", validation, "a share of the rows between 0 and 1, KFold(5), a table, or None")
     if isinstance(validation, float):
         return train_test_split(rows, validation, seed=seed)
     return rows, table(validation)
 
 
-def _encode(
+def encode_for_trials(
     example: Any, rows: RememberedTable, held_out: RememberedTable | None, arguments: Mapping[str, Any], engine: Engine
 ) -> None:
     """Fit the encoding and write the blocks that trials share, where the model shows its encoding."""
+    if isinstance(example, SeveralFits):
+        for model, own in example.fits:
+            encode_for_trials(model, rows, held_out, own, engine)
+        return
     if is_trainer(example):
         roles = {"label", "features", "exclude", "weight"}
         encoding = example.encode(rows, **{name: value for name, value in arguments.items() if name in roles})
@@ -268,7 +343,7 @@ def _encode(
         encode_once(held_out, evaluation, engine)
 
 
-def _restored(kept: StudyStorage, plan: _Plan, proposals: Proposals, resume: bool) -> dict[int, Any]:
+def _restored(kept: Storage, plan: _Plan, proposals: Proposals, resume: bool) -> dict[int, Any]:
     """The trials of the study that is gone on with."""
     before, now = kept.document(), plan.document()
     if before is None:

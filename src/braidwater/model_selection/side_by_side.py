@@ -48,7 +48,7 @@ class SideBySide(Iteration[dict[int, Trained]]):
         results: dict[int, Any] = dict.fromkeys(running)
         while results:
             with one_blas_thread():  # the matrices are small: more threads would spin
-                asked = {n: wish for n in results if (wish := _next(running, n, results[n], found)) is not None}
+                asked = {n: wish for n in results if (wish := next_of(running, n, results[n], found)) is not None}
             results = (yield from self._pass(asked)) if asked else {}
         return found
 
@@ -87,7 +87,7 @@ class SideBySide(Iteration[dict[int, Trained]]):
         return cast("dict[int, Array]", found)
 
 
-def _next(
+def next_of(
     running: dict[int, Generator[Aggregate[Any, Any], Any, Any]], number: int, result: Any, found: dict[int, Trained]
 ) -> Aggregate[Any, Any] | None:
     """What a training asks for next; None when it is done, and then `found` has it."""

@@ -7,6 +7,7 @@ had ended too, and leaves the file whole.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -14,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
-from braidwater.errors import StudyError
+from braidwater.errors import OptionError, StudyError, UnsupportedError
 from braidwater.model_selection.base import Trial
 from braidwater.model_selection.proposals import Proposal
+from braidwater.options import current_options
 
 PATIENCE = 5.0  # seconds to wait for another process that writes
 _APPLICATION = 0x62725374  # "brSt": tells our files from other SQLite files
@@ -43,7 +45,7 @@ class StudyStorage:
     def __init__(self, path: str | Path, name: str) -> None:
         self.path = Path(path)
         self.name = name
-        self.folder = self.path.with_name(f"{self.path.name}.files") / quote(name, safe="")
+        self.folder = models_folder(path, name)
         self._locked: int | None = None
         if not self.path.resolve().parent.is_dir():
             raise StudyError(f"There is no folder {str(self.path.resolve().parent)!r} for the study's storage.")
@@ -89,7 +91,7 @@ class StudyStorage:
         query = "SELECT document, proposal FROM trial WHERE study = ? ORDER BY number"
         with self._errors():
             rows = self._connection.execute(query, [self.name]).fetchall()
-            return [(_trial(json.loads(document)), Proposal.from_json(proposal)) for document, proposal in rows]
+            return [(trial_of(json.loads(document)), Proposal.from_json(proposal)) for document, proposal in rows]
 
     def begin(self, document: dict[str, Any]) -> None:
         """Write down what is searched."""
@@ -151,7 +153,51 @@ class StudyStorage:
             ) from error
 
 
-def _trial(document: dict[str, Any]) -> Trial:
+def models_folder(storage: str | Path, name: str) -> Path:
+    """Where the models of a study lie: beside its file; of one in a database in the cache directory of this machine."""
+    if "://" in str(storage):
+        from braidwater.model_selection.postgres_storage import without_password
+
+        place = hashlib.sha256(without_password(str(storage)).rpartition("@")[2].encode()).hexdigest()[:16]
+        return current_options().cache_directory / "studies" / place / quote(name, safe="")
+    path = Path(storage)
+    return path.with_name(f"{path.name}.files") / quote(name, safe="")
+
+
+class Storage(Protocol):
+    """Where trials are kept; see `StudyStorage` for what each method does."""
+
+    path: Any
+    name: str
+    folder: Path
+
+    def document(self) -> dict[str, Any] | None: ...
+    def names(self) -> list[str]: ...
+    def trials(self) -> list[tuple[Trial, Proposal]]: ...
+    def begin(self, document: dict[str, Any]) -> None: ...
+    def save(self, trial: Trial, proposal: Proposal) -> None: ...
+    def lock(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def storage_at(place: str | Path, name: str, *, make: bool = True) -> Storage:
+    """The storage of a study: an SQLite file, or a PostgreSQL database. Without `make` it has to be there."""
+    scheme, separator, _ = str(place).partition("://")
+    if not separator:
+        if not make and not Path(place).is_file():
+            raise StudyError(f"There is no study at {str(place)!r}.")
+        return StudyStorage(place, name)
+    if scheme not in ("postgresql", "postgres"):
+        raise OptionError("storage", scheme + "://…", "the path of an SQLite file, or postgresql://USER@HOST/DATABASE")
+    try:
+        from braidwater.model_selection.postgres_storage import PostgresStorage
+    except ModuleNotFoundError as error:
+        raise UnsupportedError("Studies in PostgreSQL need psycopg: pip install 'braidwater[postgres]'.") from error
+    return PostgresStorage(str(place), name, make=make)
+
+
+def trial_of(document: dict[str, Any]) -> Trial:
+    """The trial that was written down as a document."""
     fields = dict(document)
     for name in ("results", "reports"):
         fields[name] = {int(epoch): value for epoch, value in fields[name].items()}

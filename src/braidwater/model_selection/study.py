@@ -16,14 +16,17 @@ from braidwater.model_selection.base import Direction, Trial, cost
 if TYPE_CHECKING:
     import optuna
 
+    from braidwater.model_selection.ensembles import TrialEnsemble
     from braidwater.model_selection.proposals import Proposal
     from braidwater.report import Report
+    from braidwater.tables import Table
 
 
 class Study:
     """What `search` found. Models of the best trials lie in `folder`, for as long as the study lives or its storage is there.
 
-    `trials` are in the order of their numbers; `metrics` and `directions` say what was searched for.
+    `trials` are in the order of their numbers; `metrics` and `directions` say what was searched for. Where this process did the
+    search, `held_out` are the rows that trials were compared on (None: those of the training, or folds), `label` is their label.
     """
 
     def __init__(
@@ -43,22 +46,22 @@ class Study:
         self._trials = trials
         self._proposals = proposals
         self._model: Any = None  # what was searched, where this process did it
+        self.held_out: Table | None = None
+        self.label: str | None = None
         if temporary is not None:
             weakref.finalize(self, temporary.cleanup)
 
     @staticmethod
     def open(storage: str | Path, name: str = "study") -> Study:
-        """The study `name` in the SQLite file that a search wrote."""
-        from braidwater.model_selection.storage import StudyStorage
+        """The study `name` in the SQLite file or the database that a search wrote to."""
+        from braidwater.model_selection.storage import storage_at
 
-        if not Path(storage).is_file():
-            raise StudyError(f"There is no study at {str(storage)!r}.")
-        kept = StudyStorage(storage, name)
+        kept = storage_at(storage, name, make=False)
         try:
             document = kept.document()
             if document is None:
                 there = ", ".join(map(repr, kept.names())) or "none"
-                raise StudyError(f"There is no study {name!r} in {str(storage)!r}; there is {there}.")
+                raise StudyError(f"There is no study {name!r} in {str(kept.path)!r}; there is {there}.")
             pairs = kept.trials()
         finally:
             kept.close()
@@ -131,6 +134,12 @@ class Study:
             if is_trainer(made):
                 options.setdefault("module", made.module)
         return load(place, **options)
+
+    def ensemble(self, data: Any = None, **options: Any) -> TrialEnsemble:
+        """The best trials as one model: by greedy selection, their mean, a vote, or stacking. See `ensemble_of`."""
+        from braidwater.model_selection.ensembles import ensemble_of
+
+        return ensemble_of(self, data, **options)
 
     def importance(self) -> dict[str, float]:
         """How much of the spread of the first metric each hyperparameter explains, largest first; they add up to 1.

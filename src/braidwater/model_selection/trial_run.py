@@ -5,17 +5,20 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
 from braidwater.errors import OptionError, UserError
 from braidwater.model_selection.variants import Stretched, is_trainer, variant
 from braidwater.tables import Table
+
+if TYPE_CHECKING:
+    from braidwater.model_selection.fold_trials import FoldRows
 
 MetricChoice = str | Callable[..., float]
 
@@ -24,14 +27,18 @@ MetricChoice = str | Callable[..., float]
 class Setup:
     """What all trials of a search have in common.
 
-    `held_out` are the rows that models are compared on; None: those they were trained on. `arguments` go to `fit`.
+    `held_out` are the rows that models are compared on; None: those they were trained on. `arguments` go to `fit`. Where blocks
+    are all that models need, `rows` may be None. Fitted models
+    are saved where `saved` is true. With `folds` each trial is trained on the training rows of every fold instead.
     """
 
     model: Any
-    rows: Table
+    rows: Table | None
     held_out: Table | None
     arguments: Mapping[str, Any]
     metrics: tuple[MetricChoice, ...]
+    saved: bool = True
+    folds: FoldRows | None = None
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,10 @@ class Found:
 
 
 class Packed:
-    """A `Setup` that is pickled once for all trials, and unpickled once a process: it arrives there as the setup itself."""
+    """A value that is pickled once for all trials, and unpickled once a process: it arrives there as the value itself."""
 
-    def __init__(self, setup: Setup) -> None:
-        self._packed = cloudpickle.dumps(setup)
+    def __init__(self, value: Any) -> None:
+        self._packed = cloudpickle.dumps(value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpacked, (self._packed,)
@@ -71,6 +78,10 @@ class Packed:
 
 def run_stretch(setup: Setup, stretch: Stretch) -> Found:
     """Train, measure, and save the model into the trial's folder."""
+    if setup.folds is not None:
+        from braidwater.model_selection.fold_trials import run_folds
+
+        return run_folds(setup, stretch)
     started = time.perf_counter()
     model = _prepared(setup.model, stretch)
     rows = setup.rows
@@ -78,15 +89,25 @@ def run_stretch(setup: Setup, stretch: Stretch) -> Found:
     if setup.held_out is not None and "validation" in inspect.signature(model.fit).parameters:
         arguments["validation"] = setup.held_out
     model.fit(rows, **arguments)
+    epochs = stretch.epochs or len(getattr(model, "history_", ()))
+    return replace(measured(model, setup, stretch), epochs=epochs, seconds=time.perf_counter() - started)
+
+
+def measured(model: Any, setup: Setup, stretch: Stretch) -> Found:
+    """What a fitted model is worth; it is saved into the trial's folder."""
     figures = figures_of(model)
     values = tuple(_value(metric, model, figures, setup) for metric in setup.metrics)
+    refuse_infinite(setup, values)
+    if setup.saved and hasattr(model, "save"):
+        model.save(Path(stretch.folder) / "model", metrics=figures)
+    return Found(values, figures)
+
+
+def refuse_infinite(setup: Setup, values: Iterable[float]) -> None:
+    """Raise for a metric that is no number: trials cannot be compared by it."""
     for metric, value in zip(setup.metrics, values, strict=True):
         if not math.isfinite(value):
             raise OptionError("metric", metric_name(metric), f"a finite number, and this trial's is {value}")
-    if hasattr(model, "save"):
-        model.save(Path(stretch.folder) / "model", metrics=figures)
-    epochs = stretch.epochs or len(getattr(model, "history_", ()))
-    return Found(values, figures, epochs, time.perf_counter() - started)
 
 
 def figures_of(model: Any) -> dict[str, float]:
@@ -144,9 +165,8 @@ def _prepared(model: Any, stretch: Stretch) -> Any:
 
 
 @lru_cache(maxsize=2)
-def _unpacked(packed: bytes) -> Setup:
-    setup: Setup = cloudpickle.loads(packed)
-    return setup
+def _unpacked(packed: bytes) -> Any:
+    return cloudpickle.loads(packed)
 
 
 def metric_name(metric: MetricChoice) -> str:

@@ -6,11 +6,20 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from braidwater.errors import OptionError, UserError
 
 _NESTED = ("module_arguments", "optimizer_arguments")
+
+
+@runtime_checkable
+class SeveralFits(Protocol):
+    """One of several models that trials fit with arguments of their own: `model` with `arguments`, out of `fits`."""
+
+    model: Any
+    arguments: Mapping[str, Any]
+    fits: Sequence[tuple[Any, Mapping[str, Any]]]
 
 
 def is_trainer(model: Any) -> bool:

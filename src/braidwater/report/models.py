@@ -26,6 +26,7 @@ LOADERS = {
     **dict.fromkeys(("trainer", "mlp", "cnn"), "braidwater.deep:Trainer"),
     "grouped": "braidwater.model_selection:GroupedModel",
     "grouped_trainers": "braidwater.model_selection:GroupedTrainers",
+    "trial_ensemble": "braidwater.model_selection:TrialEnsemble",
 }
 
 
