@@ -15,8 +15,22 @@ def install(address: str, *, grant: Sequence[str]) -> None:
     from braidwater.engines.postgres.install import install as run
 
     run(address, grant=grant)
+    _add_scalars(address)
     who = ", ".join(grant) if grant else "superusers only; --grant ROLE lets others"
     typer.echo(f"Installed in the schema braidwater. It may be used by: {who}.")
+
+
+def _add_scalars(address: str) -> None:
+    """The functions of `braidwater sql` that are called row by row."""
+    from braidwater.errors import UnsupportedError
+    from braidwater.sql.postgres_scalars import install as add_scalars
+
+    try:
+        add_scalars(address)
+    except UnsupportedError as error:
+        typer.echo(f"Not installed: {error}", err=True)
+    else:
+        typer.echo("Installed linregr_predict and the other functions of a row in the schema madlib.")
 
 
 def uninstall(address: str) -> None:
@@ -24,6 +38,9 @@ def uninstall(address: str) -> None:
     from braidwater.engines.postgres.install import uninstall as run
 
     run(address)
+    from braidwater.sql.postgres_scalars import uninstall as remove_scalars
+
+    remove_scalars(address)
     typer.echo("Removed the schema braidwater with its packed blocks.")
 
 
