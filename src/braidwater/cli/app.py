@@ -52,6 +52,18 @@ Trust = Annotated[
     list[str] | None,
     typer.Option(help="A package of yours that the model's module may be imported from.", metavar="PACKAGE"),
 ]
+Metric = Annotated[str | None, typer.Option(help="What trials are compared by.", metavar="NAME")]
+Direction = Annotated[str | None, typer.Option(help="auto, minimize or maximize.", metavar="WAY")]
+Folds = Annotated[int | None, typer.Option(help="Compare trials by cross validation, instead of --test.", metavar="N")]
+Storage = Annotated[
+    str | None, typer.Option(help="An SQLite file or postgresql://… that keeps the study.", metavar="PLACE")
+]
+StudyName = Annotated[str | None, typer.Option(help="The study's name in the storage.", metavar="NAME")]
+Resume = Annotated[
+    bool | None,
+    typer.Option("--resume/--no-resume", help="Go on with the study that is in the storage.", show_default=False),
+]
+TrialTimeout = Annotated[float | None, typer.Option(help="Seconds after which a trial is ended.", metavar="S")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -132,59 +144,106 @@ def explain(
 @reported
 def search(
     estimator: Estimator,
-    table: Rows,
+    table: MaybeRows = None,
     param: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="A hyperparameter to try: 1e-4..1e-1:log, 16..256:step=16, [32]|[64,32].", metavar="NAME=RANGE"
         ),
-    ],
+    ] = None,
     label: Label = None,
     features: Features = None,
     exclude: Exclude = None,
     set_: Settings = None,
     nulls: Nulls = None,
-    metric: Annotated[str | None, typer.Option(help="What trials are compared by.", metavar="NAME")] = None,
-    direction: Annotated[str, typer.Option(help="auto, minimize or maximize.", metavar="WAY")] = "auto",
+    metric: Metric = None,
+    direction: Direction = None,
     trials: Annotated[
         int | None, typer.Option(help="The most trials; 50 where no bound is given.", metavar="N")
     ] = None,
     seconds: Annotated[float | None, typer.Option(help="The most wall time.", metavar="S")] = None,
     epochs: Annotated[int | None, typer.Option(help="The most epochs over all trials.", metavar="N")] = None,
     sampler: Annotated[
-        str, typer.Option(help="tpe, random, grid, cmaes, gp, nsga2, qmc, differential_evolution.", metavar="NAME")
-    ] = "tpe",
+        str | None,
+        typer.Option(help="tpe, random, grid, cmaes, gp, nsga2, qmc, differential_evolution.", metavar="NAME"),
+    ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="asha, hyperband, median, wilcoxon, population_based.", metavar="NAME")
     ] = None,
     test: Test = None,
+    folds: Folds = None,
     seed: Seed = None,
     memory: Memory = None,
     workers: Workers = None,
-    storage: Annotated[str | None, typer.Option(help="An SQLite file that keeps the study.", metavar="FILE")] = None,
-    name: Annotated[str, typer.Option(help="The study's name in the storage.", metavar="NAME")] = "study",
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on with the study that is in the storage.")
-    ] = True,
-    trial_timeout: Annotated[
-        float | None, typer.Option(help="Seconds after which a trial is ended.", metavar="S")
+    hopper: Annotated[
+        bool | None, typer.Option("--hopper", help="Nets hop from worker to worker; rows stay.", show_default=False)
     ] = None,
+    storage: Storage = None,
+    name: StudyName = None,
+    resume: Resume = None,
+    trial_timeout: TrialTimeout = None,
     report: Annotated[str | None, typer.Option(help="An HTML page about the search.", metavar="FILE")] = None,
     output: Annotated[
         str | None, typer.Option(help="The folder to save the best model in.", metavar="MODEL_DIR")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Try hyperparameters of ESTIMATOR on TABLE in parallel, and keep the best model."""
+    """Try hyperparameters of ESTIMATOR on TABLE in parallel, and keep the best model; or do what JOB.toml says."""
     given = _given(locals())
-    from braidwater.cli.job import job_of
     from braidwater.cli.search import search as run
+    from braidwater.cli.search_job import search_job
 
-    own = ["metric", "direction", "trials", "seconds", "epochs", "sampler", "scheduler"]
-    own += ["storage", "name", "resume", "trial_timeout"]
-    settings = {option: given.pop(option, None) for option in own}
-    page, ranges = given.pop("report", None), given.pop("param")
-    run(job_of(estimator, table, "search", **given), ranges, json=json, report=page, **settings)  # type: ignore[arg-type]
+    given.pop("param", None)
+    run(*search_job(estimator, table, param or (), given), json=json)
+
+
+@app.command()
+@reported
+def ablate(
+    estimator: Estimator,
+    table: MaybeRows = None,
+    component: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Columns to leave out together; every feature in turn where none is given.", metavar="[NAME=]a,b"
+        ),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(help="Layers of a net to leave out; all: each in turn.", metavar="[NAME=]PATTERN"),
+    ] = None,
+    label: Label = None,
+    features: Features = None,
+    exclude: Exclude = None,
+    set_: Settings = None,
+    nulls: Nulls = None,
+    metric: Metric = None,
+    direction: Direction = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="Trainings of each variant, each from another seed.", metavar="N")
+    ] = None,
+    test: Test = None,
+    folds: Folds = None,
+    seed: Seed = None,
+    memory: Memory = None,
+    workers: Workers = None,
+    storage: Storage = None,
+    name: StudyName = None,
+    resume: Resume = None,
+    trial_timeout: TrialTimeout = None,
+    report: Annotated[str | None, typer.Option(help="An HTML page about the ablation.", metavar="FILE")] = None,
+    json: Json = False,
+) -> None:
+    """Train ESTIMATOR on TABLE with and without each component, and print what each is worth."""
+    given = _given(locals())
+    from braidwater.cli.ablate import ablate as run
+    from braidwater.cli.job import job_of
+
+    own = ("metric", "direction", "repeats", "folds", "storage", "name", "resume", "trial_timeout")
+    settings = {option: given.pop(option) for option in own if option in given}
+    for option in ("component", "layer"):
+        given.pop(option, None)
+    run(job_of(estimator, table, "ablate", **given), component or (), layer or (), settings, json=json)
 
 
 @app.command()
@@ -292,6 +351,49 @@ def simulate(
     from braidwater.cli.simulate import run
 
     run(given, json=json, report=report)
+
+
+@app.command("sql")
+@reported
+def run_sql(
+    file: Annotated[str | None, typer.Argument(metavar="FILE", help="A script; - for standard input.")] = None,
+    command: Annotated[str | None, typer.Option("-c", "--command", help="Statements to run.", metavar="SQL")] = None,
+    database: Annotated[
+        str, typer.Option(help="A DuckDB file or postgresql://USER@HOST/DATABASE.", metavar="PLACE")
+    ] = ":memory:",
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON object a row.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Run SQL in which MADlib's functions can be called: FILE, -c, or a shell."""
+    from braidwater.cli.sql import run
+
+    run(file, command, database, as_json=json, as_csv=csv)
+
+
+@app.command("dml", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@reported
+def run_dml(
+    context: typer.Context,
+    script: Annotated[str, typer.Argument(help="A file in DML.", metavar="SCRIPT")],
+    explain: Annotated[str | None, typer.Option(help="Show the plans: hops or runtime.", metavar="LEVEL")] = None,
+    stats: Annotated[bool, typer.Option("--stats", help="Show what took how long.")] = False,
+    lint: Annotated[bool, typer.Option("--lint", help="Look for mistakes without running.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse what SystemDS refuses.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Run operators as written, without the optimiser.")] = False,
+    seed: Seed = None,
+    memory: Memory = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; all cores where left out.", metavar="N")] = None,
+    library: Annotated[
+        list[str] | None, typer.Option(help="A folder with further functions, NAME.dml.", metavar="FOLDER")
+    ] = None,
+) -> None:
+    """Run a script in DML, the language of SystemML: braidwater dml SCRIPT [-args VALUE ...] [-nvargs NAME=VALUE ...]."""
+    from braidwater.cli.dml import run
+
+    run(
+        script, context.args, explain=explain, stats=stats, lint=lint, strict=strict, plain=plain, seed=seed,
+        memory=memory, threads=threads, library=library or (),
+    )  # fmt: skip
 
 
 postgres = typer.Typer(help="Train inside a PostgreSQL server.", no_args_is_help=True, rich_markup_mode=None)

@@ -1,0 +1,231 @@
+"""The few words of Java that functions for `map` are written in: methods of strings, arithmetic, conditions.
+
+Nothing of it is ever run as Python: a small parser builds functions from a fixed table.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable
+from typing import Any
+
+from braidwater.dml.interpreter.printing import text_of
+from braidwater.errors import DMLSyntaxError, UnsupportedError
+
+_TOKEN = re.compile(
+    r"\s*(?:(\d+\.\d+|\d+)|\"((?:\\.|[^\"\\])*)\"|'((?:\\.|[^'\\])*)'|([A-Za-z_][\w.]*(?=\s*\()|[A-Za-z_]\w*)|(->|&&|\|\||==|!=|<=|>=|[-+*/%<>!?:().,\[\]]))"
+)
+Term = Callable[[Any], Any]
+
+METHODS: dict[str, Callable[..., Any]] = {
+    "length": len,
+    "trim": str.strip,
+    "toLowerCase": str.lower,
+    "toUpperCase": str.upper,
+    "contains": lambda s, part: part in s,
+    "startsWith": str.startswith,
+    "endsWith": str.endswith,
+    "isEmpty": lambda s: not s,
+    "equals": operator.eq,
+    "equalsIgnoreCase": lambda s, other: s.lower() == other.lower(),
+    "indexOf": str.find,
+    "lastIndexOf": str.rfind,
+    "replace": str.replace,
+    "replaceAll": lambda s, pattern, new: re.sub(pattern, re.sub(r"\$(\d)", r"\\\1", new), s),
+    "matches": lambda s, pattern: re.fullmatch(pattern, s) is not None,
+    "concat": operator.add,
+    "charAt": lambda s, place: s[int(place)],
+    "substring": lambda s, first, last=None: s[int(first) : None if last is None else int(last)],
+    "split": lambda s, pattern: re.split(pattern, s),
+    "toString": text_of,
+}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "Integer.parseInt": int, "Integer.valueOf": int, "Long.parseLong": int, "Double.parseDouble": float, "Double.valueOf": float,
+    "String.valueOf": text_of, "Math.abs": abs, "Math.round": lambda x: int(x + 0.5), "Math.floor": lambda x: float(x // 1),
+    "Math.max": max, "Math.min": min, "Math.sqrt": lambda x: float(x) ** 0.5,
+}  # fmt: skip
+BINARY: list[dict[str, Callable[[Any, Any], Any]]] = [
+    {"||": lambda a, b: a or b},
+    {"&&": lambda a, b: a and b},
+    {"==": operator.eq, "!=": operator.ne},
+    {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge},
+    {
+        "+": lambda a, b: text_of(a) + text_of(b) if isinstance(a, str) or isinstance(b, str) else a + b,
+        "-": operator.sub,
+    },
+    {
+        "*": operator.mul,
+        "/": lambda a, b: int(a / b) if isinstance(a, int) and isinstance(b, int) else a / b,
+        "%": lambda a, b: a - b * int(a / b),
+    },
+]
+
+
+def compile_lambda(text: str) -> Callable[[Any], str]:
+    """A function from cells to texts.
+
+    >>> compile_lambda("x -> x.trim().length() > 2 ? x.toUpperCase() : 'short'")(" abc ")
+    ' ABC '
+
+    Raises UnsupportedError for any other Java, with the word that is not known.
+    """
+    parser = _Parser(text)
+    term = parser.function()
+
+    def apply(cell: Any) -> str:
+        return text_of(term("" if cell is None else cell if isinstance(cell, str) else text_of(cell)))
+
+    return apply
+
+
+class _Parser:
+    """Precedence climbing over a fixed set of words."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens: list[tuple[str, str]] = []
+        place = 0
+        while text[place:].strip():
+            found = _TOKEN.match(text, place)
+            if found is None:
+                raise self.refused(text[place:].strip()[0])
+            kinds = ("number", "string", "string", "name", "operator")
+            kind, word = next((k, w) for k, w in zip(kinds, found.groups(), strict=True) if w is not None)
+            self.tokens.append(
+                (
+                    kind,
+                    re.sub(r"\\(.)", r"\1", word)
+                    if kind == "string" and "\\\\" not in word
+                    else word.replace("\\\\", "\\"),
+                )
+            )
+            place = found.end()
+        self.place = 0
+
+    def refused(self, word: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"map cannot run {self.text!r}: {word!r} is not known. It knows x, strings, numbers, operators, c ? a : b and "
+            f"{', '.join(METHODS)}."
+        )
+
+    def next(self) -> tuple[str, str]:
+        token = self.tokens[self.place] if self.place < len(self.tokens) else ("end", "")
+        self.place += 1
+        return token
+
+    def peek(self) -> str:
+        return (
+            self.tokens[self.place][1]
+            if self.place < len(self.tokens) and self.tokens[self.place][0] != "string"
+            else ""
+        )
+
+    def accept(self, word: str) -> bool:
+        if self.peek() == word:
+            self.place += 1
+            return True
+        return False
+
+    def expect(self, word: str) -> None:
+        if not self.accept(word):
+            raise DMLSyntaxError(f"map: expected {word!r} in {self.text!r}.")
+
+    def function(self) -> Term:
+        if len(self.tokens) > 500:
+            raise self.refused("so long a function")
+        self.parameter = self.next()[1]
+        self.expect("->")
+        term = self.choice()
+        if self.place < len(self.tokens):
+            raise self.refused(self.tokens[self.place][1])
+        return term
+
+    def choice(self) -> Term:
+        test = self.binary(0)
+        if not self.accept("?"):
+            return test
+        yes = self.choice()
+        self.expect(":")
+        no = self.choice()
+        return lambda x: yes(x) if test(x) else no(x)
+
+    def binary(self, level: int) -> Term:
+        if level == len(BINARY):
+            return self.unary()
+        left = self.binary(level + 1)
+        while self.peek() in BINARY[level]:
+            left = _combined(BINARY[level][self.next()[1]], left, self.binary(level + 1))
+        return left
+
+    def unary(self) -> Term:
+        if self.accept("!"):
+            term = self.unary()
+            return lambda x: not term(x)
+        if self.accept("-"):
+            term = self.unary()
+            return lambda x: -term(x)
+        return self.methods(self.atom())
+
+    def methods(self, term: Term) -> Term:
+        while True:
+            if self.accept("["):
+                term = _combined(lambda items, place: items[int(place)], term, self.choice())
+                self.expect("]")
+            elif self.accept("."):
+                name = self.next()[1]
+                if name == "length" and self.peek() != "(":
+                    term = _called(len, [term])
+                    continue
+                if name not in METHODS:
+                    raise self.refused(name)
+                term = _called(METHODS[name], [term, *self.arguments()])
+            else:
+                return term
+
+    def arguments(self) -> list[Term]:
+        self.expect("(")
+        found: list[Term] = []
+        while not self.accept(")"):
+            found.append(self.choice())
+            if self.peek() != ")":
+                self.expect(",")
+        return found
+
+    def atom(self) -> Term:
+        kind, word = self.next()
+        if kind == "number":
+            constant: Any = float(word) if "." in word else int(word)
+            return lambda x: constant
+        if kind == "string":
+            return lambda x: word
+        if word == "(":
+            inside = self.choice()
+            self.expect(")")
+            return inside
+        if kind == "name" and word == self.parameter:
+            return lambda x: x
+        if kind == "name" and word.startswith(f"{self.parameter}."):  # x.trim( was read as one name
+            names = word.split(".")[1:]
+            term: Term = lambda x: x  # noqa: E731
+            for name in names[:-1]:
+                term = _called(self._method(name), [term])
+            return _called(self._method(names[-1]), [term, *self.arguments()])
+        if kind == "name" and word in FUNCTIONS:
+            return _called(FUNCTIONS[word], self.arguments())
+        if word in ("true", "false"):
+            return lambda x: word == "true"
+        raise self.refused(word or "the end")
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        if name not in METHODS:
+            raise self.refused(name)
+        return METHODS[name]
+
+
+def _combined(function: Callable[[Any, Any], Any], left: Term, right: Term) -> Term:
+    return lambda x: function(left(x), right(x))
+
+
+def _called(function: Callable[..., Any], terms: list[Term]) -> Term:
+    return lambda x: function(*[term(x) for term in terms])

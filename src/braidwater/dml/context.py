@@ -1,0 +1,56 @@
+"""What holds for one run of a script: options, output, random numbers, notes for EXPLAIN and statistics."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from braidwater.options import current_options
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+@dataclass
+class Context:
+    """The options and the state of one run.
+
+    `memory` is bytes, `threads` bounds every operator. `strict` refuses what the reference implementation refuses though it
+    could be done. `plain` runs every operator as it is written, without the optimiser. `show` receives each printed text.
+    `directory` is where relative paths begin. `explain` and `statistics` are what the optimiser and the executor keep for
+    EXPLAIN and ``--stats``.
+    """
+
+    memory: int = field(default_factory=lambda: current_options().memory)
+    threads: int = field(default_factory=lambda: current_options().workers)
+    strict: bool = False
+    plain: bool = False
+    seed: int | None = None
+    show: Callable[[str], None] = _print
+    directory: Path = field(default_factory=Path)
+    warnings: list[str] = field(default_factory=list)
+    explain: Any = None
+    statistics: Any = None
+    pool: Any = None
+    opened: list[Any] = field(default_factory=list)  # tables that are read block by block, until `close`
+
+    def __post_init__(self) -> None:
+        self.random = np.random.default_rng(self.seed)
+
+    def draw_seed(self) -> int:
+        """A seed for a random matrix that was asked for without one."""
+        return int(self.random.integers(2**62))
+
+    def close(self) -> None:
+        """Let go of the tables that the run read block by block."""
+        while self.opened:
+            self.opened.pop().close()
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)

@@ -1,0 +1,1 @@
+"""Matrices, frames and scalars in files."""

@@ -1,0 +1,96 @@
+"""What ``write`` does: a value into a file, and its side file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy import sparse
+
+from braidwater.dml.context import Context
+from braidwater.dml.exchange import to_python
+from braidwater.dml.files.coordinates import write_libsvm, write_matrix_market, write_text
+from braidwater.dml.files.delimited import write_csv
+from braidwater.dml.files.metadata import Metadata, updated, write_metadata
+from braidwater.dml.files.parts import replacing
+from braidwater.dml.interpreter.printing import text_of
+from braidwater.dml.values import Frame, ListValue, count_nonzero, dense, is_matrix, is_sparse, kind_of
+from braidwater.errors import DMLTypeError, DMLValueError
+from braidwater.tables import write_table
+
+
+def write_value(value: Any, address: str, said: Mapping[str, Any], context: Context) -> None:
+    """Write a matrix, frame or scalar. What was there stays until all is written."""
+    if "::" in address or "://" in address:
+        write_table(_table(value), address)
+        return
+    path = context.directory / address
+    metadata = updated(Metadata(), {name: each for name, each in said.items() if name not in ("rows", "cols")}, "write")
+    kind = metadata.format or (
+        "table" if path.suffix in (".parquet", ".arrow") else "csv" if path.suffix == ".csv" else "text"
+    )
+    if isinstance(value, ListValue):
+        raise DMLTypeError("A list cannot be written.", hint="Write its items one by one.")
+    if isinstance(value, Frame):
+        kind = "csv" if kind == "text" else kind
+        _write_frame(value, path, kind, metadata)
+        described = replace(metadata, data_type="frame", value_type="string", schema=tuple(value.types))
+    elif is_matrix(value):
+        _write_matrix(value, path, kind, metadata)
+        described = replace(metadata, data_type="matrix", nnz=count_nonzero(value))
+    else:
+        with replacing(path) as place:
+            place.write_text(text_of(value) + "\n", encoding="utf-8")
+        kind = "text"
+        described = Metadata("scalar", {"integer": "int"}.get(kind_of(value), kind_of(value)))
+    if kind not in ("table", "parquet"):
+        rows, cols = getattr(value, "shape", (None, None))
+        write_metadata(path, replace(described, format=kind, rows=rows, cols=cols))
+
+
+def _write_matrix(value: Any, path: Path, kind: str, metadata: Metadata) -> None:
+    if kind == "csv":
+        write_csv(value, path, metadata)
+    elif kind == "text":
+        write_text(value, path)
+    elif kind == "mm":
+        write_matrix_market(value, path)
+    elif kind == "libsvm":
+        write_libsvm(value, path)
+    elif kind == "binary":
+        with replacing(path) as place, place.open("wb") as file:
+            if is_sparse(value):
+                sparse.save_npz(file, value, compressed=False)
+            else:
+                np.save(file, value, allow_pickle=False)
+    else:
+        write_table(_table(value), path)
+
+
+def _write_frame(value: Frame, path: Path, kind: str, metadata: Metadata) -> None:
+    if kind == "csv":
+        write_csv(value, path, metadata)
+    elif kind == "binary":
+        import pyarrow.feather as feather
+
+        with replacing(path) as place:
+            feather.write_feather(to_python(value), str(place), compression="uncompressed")
+    elif kind in ("table", "parquet"):
+        write_table(_table(value), path)
+    else:
+        raise DMLValueError(
+            f"A frame cannot be written in the format {kind!r}.",
+            hint="Frames are csv, binary, or tables such as Parquet.",
+        )
+
+
+def _table(value: Any) -> pa.Table:
+    if isinstance(value, Frame):
+        return to_python(value)
+    if not is_matrix(value):
+        raise DMLTypeError(f"A table holds a matrix or frame, and this is a {kind_of(value)}.")
+    return pa.table({f"C{place + 1}": column for place, column in enumerate(dense(value).T.copy())})

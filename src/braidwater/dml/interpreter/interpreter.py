@@ -1,0 +1,224 @@
+"""Runs the statements of a script."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from braidwater.dml.context import Context
+from braidwater.dml.interpreter.arguments import inferred
+from braidwater.dml.interpreter.assignment import assign_cells
+from braidwater.dml.interpreter.calls import Calls
+from braidwater.dml.interpreter.expressions import Expressions
+from braidwater.dml.interpreter.lazy import Block, Lazy, settled
+from braidwater.dml.interpreter.liveness import Liveness
+from braidwater.dml.interpreter.parfor import check_dependencies
+from braidwater.dml.interpreter.scope import Loader, Module, Scope, unknown
+from braidwater.dml.syntax.nodes import (
+    Argument,
+    Assign,
+    AssignMany,
+    Expression,
+    For,
+    Function,
+    If,
+    Import,
+    Index,
+    Name,
+    Perform,
+    Statement,
+    While,
+)
+from braidwater.errors import DMLNameError, DMLTypeError
+
+STACK = 10_000  # of Python's calls: a script's calls may nest 200 deep, and each takes some twenty of Python's
+
+
+class Interpreter:
+    """One run of a script: its arguments, scopes, and the block of operators that wait."""
+
+    def __init__(self, context: Context, arguments: Mapping[str, Any], loader: Loader) -> None:
+        self.context = context
+        self.arguments = arguments
+        self.loader = loader
+        self.block = Block(context)
+        self.block.forget = self._forget
+        self.expressions = Expressions(self)
+        self.calls = Calls(self)
+        self.scopes: list[Scope] = []
+
+    def run(self, module: Module, variables: Mapping[str, Any], outputs: Sequence[str] | None) -> dict[str, Any]:
+        """Run a script on `variables`; the values of `outputs` (of all variables where that is None) come back."""
+        names = _assigned(module.script.statements) if outputs is None else outputs
+        scope = Scope(module, Liveness(module.script.statements, names), dict(variables), outputs or ())
+        self.scopes.append(scope)
+        with _deep_stack():
+            self.run_statements(module.script.statements, scope)
+            scope.live = scope.liveness.at_end
+            self._forget()
+            self.block.flush()
+        self._settle()
+        for name in outputs or ():
+            if name not in scope.variables:
+                raise DMLNameError(f"The script ended without a value for its output {name!r}.")
+        return {name: scope.variables[name] for name in names if name in scope.variables}
+
+    def run_statements(self, statements: Sequence[Statement], scope: Scope) -> None:
+        for statement in statements:
+            scope.live = scope.liveness.during(statement)
+            self._statement(statement, scope)
+
+    def _statement(self, statement: Statement, scope: Scope) -> None:
+        match statement:
+            case Assign():
+                self._assign(statement, scope)
+                self.block.flush_if_large()
+            case Perform():
+                self.calls.run(statement.call, scope)
+            case AssignMany():
+                self._assign_many(statement, scope)
+            case If():
+                self._if(statement, scope)
+            case While():
+                self._while(statement, scope)
+            case For():
+                self._for(statement, scope)
+            case Import() | Function():
+                pass
+            case _:
+                raise TypeError(f"not a statement: {statement!r}")
+
+    def _assign(self, statement: Assign, scope: Scope) -> None:
+        target = statement.target
+        if statement.accumulate:
+            before = self.expressions.value(target, scope)
+            value = self.expressions.binary("+", before, self.expressions.value(statement.value, scope), statement.span)
+        else:
+            value = self.expressions.value(statement.value, scope)
+        self._store(target, value, scope)
+
+    def _store(self, target: Name | Index, value: Any, scope: Scope) -> None:
+        if isinstance(target, Index):
+            assign_cells(self, target, value, scope)
+        else:
+            scope.variables[target.name] = settled(value)
+
+    def _assign_many(self, statement: AssignMany, scope: Scope) -> None:
+        found = self.calls.run(statement.call, scope)
+        values = found if isinstance(found, tuple) else (found,)
+        if len(values) < len(statement.targets) or found is None:
+            count = 0 if found is None else len(values)
+            raise DMLTypeError(
+                f"{statement.call.name} has {count} result{'s' * (count != 1)}, and {len(statement.targets)} are asked for.",
+                statement.span,
+            )
+        for target, value in zip(statement.targets, values, strict=False):
+            self._store(target, value, scope)
+
+    def _if(self, statement: If, scope: Scope) -> None:
+        for branch in statement.branches:
+            if self.expressions.truth(branch.condition, scope):
+                self.run_statements(branch.body, scope)
+                return
+        self.run_statements(statement.otherwise, scope)
+
+    def _while(self, statement: While, scope: Scope) -> None:
+        during = scope.liveness.during(statement)
+        while self.expressions.truth(statement.condition, scope):
+            self.run_statements(statement.body, scope)
+            self._end_turn(scope, during)
+
+    def _for(self, statement: For, scope: Scope) -> None:
+        during = scope.liveness.during(statement)
+        turns = self._turns(statement, scope)
+        if statement.parallel:
+            check_dependencies(self, statement, turns, scope)
+        for turn in turns:
+            scope.variables[statement.variable] = turn
+            self.run_statements(statement.body, scope)
+            self._end_turn(scope, during)
+
+    def _end_turn(self, scope: Scope, during: frozenset[str]) -> None:
+        scope.live = during
+        self.block.flush()
+
+    def _turns(self, statement: For, scope: Scope) -> Sequence[Any]:
+        first = self._number(statement.first, scope)
+        last = self._number(statement.last, scope)
+        if statement.step is None:
+            step = 1.0 if first <= last else -1.0
+        else:
+            step = self._number(statement.step, scope)
+            if step == 0 or step != step:
+                raise DMLTypeError("A loop's step cannot be 0.", statement.step.span)
+        if all(float(each).is_integer() for each in (first, step)):
+            stop = int(last // 1) if step > 0 else -int(-last // 1)
+            return range(int(first), stop + (1 if step > 0 else -1), int(step))
+        count = max(0, 1 + int((last - first) / step + 1e-10))
+        return [first + step * turn for turn in range(count)]
+
+    def _number(self, node: Expression, scope: Scope) -> float:
+        found = self.expressions.scalar(node, scope)
+        if isinstance(found, str) or found != found or found in (float("inf"), float("-inf")):
+            raise DMLTypeError(f"A loop's bound must be a number, not {found!r}.", node.span)
+        return float(found)
+
+    def argument(self, node: Argument) -> Any:
+        """The value of ``$name``."""
+        if node.name not in self.arguments:
+            given = ", ".join(f"${name}" for name in self.arguments) or "none"
+            error = unknown("argument", f"${node.name}", [f"${name}" for name in self.arguments], node.span)
+            error.hint = (
+                error.hint
+                or f"Given: {given}. Give it with -nvargs {node.name}=..., or write ifdef(${node.name}, default)."
+            )
+            raise error
+        return inferred(self.arguments[node.name])
+
+    def directory(self) -> Path:
+        return self.context.directory
+
+    def _forget(self) -> None:
+        for scope in self.scopes:
+            scope.forget()
+
+    def _settle(self) -> None:
+        for scope in self.scopes:
+            for name, value in scope.variables.items():
+                if isinstance(value, Lazy):
+                    scope.variables[name] = self.block.force(value)
+
+
+def _assigned(statements: Sequence[Statement]) -> list[str]:
+    """The variables that a script assigns to, in order."""
+    found: dict[str, None] = {}
+    waiting = list(reversed(statements))
+    while waiting:
+        match waiting.pop():
+            case Assign(target=target):
+                found[target.name] = None
+            case AssignMany(targets=targets):
+                found.update(dict.fromkeys(target.name for target in targets))
+            case If(branches=branches, otherwise=otherwise):
+                waiting.extend(reversed([*(each for branch in branches for each in branch.body), *otherwise]))
+            case While(body=body):
+                waiting.extend(reversed(body))
+            case For(variable=variable, body=body):
+                found[variable] = None
+                waiting.extend(reversed(body))
+            case _:
+                pass
+    return list(found)
+
+
+@contextmanager
+def _deep_stack() -> Iterator[None]:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, STACK))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)

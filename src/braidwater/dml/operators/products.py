@@ -1,0 +1,143 @@
+"""Products of matrices, transposes, diagonals, inverses and solutions of linear systems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from scipy import sparse
+
+from braidwater.dml.hops.facts import Facts
+from braidwater.dml.operators.base import Attributes, differ, of_shape, operator
+from braidwater.dml.values import SMALLEST_SPARSE, dense, is_sparse, well_formed
+from braidwater.errors import DMLShapeError, DMLValueError
+
+
+def _product_facts(inputs: Sequence[Facts], attributes: Attributes) -> Facts:
+    left, right = inputs
+    if differ(left.cols, right.rows):
+        hint = "The columns of the left must be as many as the rows of the right; t(X) transposes."
+        raise DMLShapeError(f"A {of_shape(left)} matrix cannot be multiplied by a {of_shape(right)} one.", hint=hint)
+    return Facts.matrix(left.rows, right.cols)
+
+
+@operator("matmul", _product_facts, "Product of two matrices.")
+def matmul(values: Sequence[Any], attributes: Attributes) -> Any:
+    left, right = values
+    _product_facts([Facts.of(left), Facts.of(right)], attributes)
+    found = left @ right
+    return well_formed(found) if is_sparse(found) else np.ascontiguousarray(found)
+
+
+def _transposed_facts(inputs: Sequence[Facts], attributes: Attributes) -> Facts:
+    return Facts.matrix(inputs[0].cols, inputs[0].rows, inputs[0].nnz)
+
+
+@operator("t", _transposed_facts, "Transpose. A dense one is a view: nothing is copied.")
+def transpose(values: Sequence[Any], attributes: Attributes) -> Any:
+    (matrix,) = values
+    return sparse.csr_array(matrix.T) if is_sparse(matrix) else matrix.T
+
+
+def _diagonal_facts(inputs: Sequence[Facts], attributes: Attributes) -> Facts:
+    rows, cols = inputs[0].rows, inputs[0].cols
+    if cols is None:
+        return Facts.matrix(rows, None)
+    if cols == 1:
+        return Facts.matrix(rows, rows, None if rows is None else (0, rows))
+    if differ(rows, cols):
+        hint = "It takes a column (and makes a matrix) or a square matrix (and takes its diagonal)."
+        raise DMLShapeError(f"diag cannot be taken of a {of_shape(inputs[0])} matrix.", hint=hint)
+    return Facts.matrix(cols, 1)
+
+
+@operator(
+    "diag", _diagonal_facts, "A column as the diagonal of a matrix, or the diagonal of a square matrix as a column."
+)
+def diagonal(values: Sequence[Any], attributes: Attributes) -> Any:
+    (matrix,) = values
+    _diagonal_facts([Facts.of(matrix)], attributes)
+    if matrix.shape[1] != 1:
+        return np.array(matrix.diagonal(), dtype=np.float64).reshape(-1, 1)
+    cells, size = dense(matrix)[:, 0], matrix.shape[0]
+    if size * size < SMALLEST_SPARSE:
+        return np.diag(cells)
+    made = sparse.csr_array((cells.astype(np.float64), np.arange(size), np.arange(size + 1)), shape=(size, size))
+    made.eliminate_zeros()
+    return made
+
+
+def _square(facts: Facts, what: str) -> None:
+    if differ(facts.rows, facts.cols):
+        raise DMLShapeError(f"{what} needs a square matrix, and this one is {of_shape(facts)}.")
+
+
+def _inverse_facts(inputs: Sequence[Facts], attributes: Attributes) -> Facts:
+    _square(inputs[0], "inv")
+    return Facts.matrix(inputs[0].rows, inputs[0].cols)
+
+
+@operator("inv", _inverse_facts, "Inverse. solve(A, b) is more exact and cheaper than inv(A) %*% b.")
+def inverse(values: Sequence[Any], attributes: Attributes) -> Any:
+    matrix = dense(values[0])
+    _square(Facts.of(matrix), "inv")
+    try:
+        return np.linalg.inv(matrix)
+    except np.linalg.LinAlgError:
+        raise singular(matrix) from None
+
+
+def _solution_facts(inputs: Sequence[Facts], attributes: Attributes) -> Facts:
+    left, right = inputs
+    if differ(left.rows, right.rows):
+        raise DMLShapeError(f"solve needs as many rows on both sides, and got {of_shape(left)} and {of_shape(right)}.")
+    return Facts.matrix(left.cols, right.cols)
+
+
+@operator("solve", _solution_facts, "x with A %*% x = b; of least squares where A has more rows than columns.")
+def solve(values: Sequence[Any], attributes: Attributes) -> Any:
+    left, right = dense(values[0]), dense(values[1])
+    _solution_facts([Facts.of(left), Facts.of(right)], attributes)
+    rows, cols = left.shape
+    if rows < cols:
+        raise DMLShapeError(f"solve has no unique answer: {rows} equations for {cols} unknowns.")
+    if rows > cols:
+        return _least_squares(left, right)
+    try:
+        factors, pivots = _factored(left)
+    except np.linalg.LinAlgError:
+        raise singular(left) from None
+    return scipy.linalg.lu_solve((factors, pivots), right, check_finite=False)
+
+
+def _factored(matrix: Any) -> Any:
+    find: Any = scipy.linalg.get_lapack_funcs
+    factor, reciprocal_of = find(("getrf", "gecon"), (matrix,))
+    factors, pivots, info = factor(matrix)
+    if info > 0:
+        raise np.linalg.LinAlgError
+    reciprocal, _ = reciprocal_of(factors, np.linalg.norm(matrix, 1))
+    if reciprocal < np.finfo(float).eps * 1e-2:  # what is left of such an answer is rounding
+        raise np.linalg.LinAlgError
+    return factors, pivots
+
+
+def _least_squares(left: Any, right: Any) -> Any:
+    orthogonal, triangle = np.linalg.qr(left)
+    pivots = np.abs(np.diag(triangle))
+    if pivots.min() <= pivots.max() * np.finfo(float).eps:
+        raise singular(left)
+    return scipy.linalg.solve_triangular(triangle, orthogonal.T @ right, check_finite=False)
+
+
+def singular(matrix: Any) -> DMLValueError:
+    """The error of a matrix without an inverse."""
+    if not np.isfinite(matrix).all():
+        return DMLValueError("The matrix holds NaN or Inf, so that there is nothing to solve.")
+    rank = np.linalg.matrix_rank(matrix)
+    return DMLValueError(
+        f"The {matrix.shape[0]} x {matrix.shape[1]} matrix is singular: its rank is {rank}.",
+        hint="Leave out columns that others add up to, or add a small ridge: A + diag(matrix(1e-6, nrow(A), 1)).",
+    )

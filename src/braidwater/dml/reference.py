@@ -1,0 +1,123 @@
+"""The reference of the language, made of the declarations: ``python -m braidwater.dml.reference > docs/dml.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from sys import modules
+
+from braidwater.dml.builtins import BUILTINS, Builtin
+from braidwater.dml.operators.cellwise import BINARY
+
+
+def reference() -> str:
+    """The page as Markdown."""
+    return "\n".join([_PAGE.strip(), "", "## Built-in functions", "", *_families(), "", _library(), ""])
+
+
+def _families() -> Iterator[str]:
+    distinct = {builtin.signature.name: builtin for builtin in BUILTINS.values()}
+    families = dict.fromkeys(builtin.family for builtin in distinct.values())
+    for family in families:
+        title = (modules[f"braidwater.dml.builtins.{family}"].__doc__ or "").splitlines()[0]
+        yield f"### {title.rstrip('.')}"
+        yield ""
+        yield "| call | what it gives |"
+        yield "| --- | --- |"
+        for _, builtin in sorted(distinct.items()):
+            if builtin.family == family:
+                yield _line(builtin)
+        yield ""
+
+
+def _line(builtin: Builtin) -> str:
+    also = f" Also called {', '.join(f'`{name}`' for name in builtin.aliases)}." if builtin.aliases else ""
+    return f"| `{_escaped(builtin.signature.text)}` | {_escaped(builtin.doc)}{also} |"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "\\n")
+
+
+def _library() -> str:
+    names = sorted(path.stem for path in (Path(__file__).parent / "library").glob("*.dml"))
+    return (
+        "## The library\n\nFunctions written in the language, found by their names: "
+        + ", ".join(f"`{name}`" for name in names)
+        + ". "
+        "Each is a file of comments and code in `braidwater/dml/library`; `library=` (or `--library`) adds folders of your own, "
+        "and those of SystemDS (`scripts/builtin`) run as they are."
+    )
+
+
+_CELLWISE = ", ".join(f"`{_escaped(name)}`" for name in BINARY if not name[0].isalpha())
+_PAGE = f"""
+# DML: the mathematics, and the system decides how to run it
+
+DML is the language of SystemML and SystemDS. Scripts written for them run here unchanged, without a JVM:
+
+```
+braidwater dml regression.dml -nvargs X=flights.parquet reg=0.01 --stats
+```
+
+```python
+from braidwater import dml
+
+results = dml.run("w = solve(t(X) %*% X + diag(matrix(l, ncol(X), 1)), t(X) %*% y)", {{"X": X, "y": y, "l": 0.1}}, ["w"])
+results["w"]                                            # a numpy array
+
+fit = dml.compile("regression.dml", outputs=["B"])      # read once, called many times
+fit({{"X": X, "y": y}})["B"]
+```
+
+Inputs are numbers, strings, numpy and scipy.sparse matrices, torch tensors, data frames, and everything that
+`braidwater.table` takes. A table whose columns are all numbers becomes a matrix, any other a frame.
+
+This page is made of the declarations of the functions; a test keeps it up to date.
+
+## The language
+
+| what | how |
+| --- | --- |
+| values | doubles, integers, strings, `TRUE` and `FALSE`; matrices of doubles; frames (columns with types); lists |
+| statements | `x = e`, `x <- e`, `x += e`, `[a, b] = f(...)`, `f(...)`; newlines mean nothing, `;` may stand anywhere |
+| branches | `if (c) {{...}} else {{...}}` |
+| loops | `while (c) {{...}}`, `for (i in a:b) {{...}}`, `for (i in seq(a, b, step)) {{...}}`, `parfor` |
+| functions | `f = function(matrix[double] X, double reg = 0.1) return (matrix[double] w, int turns) {{...}}` |
+| other files | `source("file.dml") as ns`, then `ns::f(...)` |
+| arguments | `$name` and `$1`; `ifdef($name, default)` |
+| cells | `X[1, 2]`, `X[a:b, ]`, `X[i]` (row i), `X[1:2, 3] = Y`; from 1, both ends included |
+
+Operators, from tight to loose: `^`; unary `-` and `+`; `%*%` (product of matrices); `%%` and `%/%`; `*` and `/`; `+` and `-`;
+comparisons; `!`; `&`; `|`. All but `%*%` work cell by cell: {_CELLWISE}.
+A row or column, and a 1 x 1 matrix, is repeated. `+` joins strings.
+
+## Numbers that surprise
+
+These are SystemDS's, measured, and kept:
+
+- `7 / 2` is 3.5, `2 ^ 3` is the double 8.0; `%/%` and `%%` truncate towards zero: `-7 %/% 2` is -3, `-7 %% 2` is -1.
+- `round` takes halves up: 2.5 to 3, -2.5 to -2.
+- Doubles print as in Java: `1.0E7`, `1.0E-4`, `3.0`.
+- `quantile` does not interpolate, `median` of an even number of cells does; `moment` divides by n, `var` and `sd` by n - 1.
+- `rowIndexMax` gives the last of several greatest cells. NaN makes sums, means, minima and maxima NaN.
+- `removeEmpty` of nothing leaves one empty row; `table` refuses categories below 1.
+- A variable is what it was assigned, a copy: `B = A; A[1, 1] = 5` leaves `B`.
+
+Random numbers are numpy's: a seed gives the same matrix here each time, and another one than in SystemDS.
+
+## What is more than there
+
+Refused by SystemDS, done here unless `strict=True`: a vector to the left of a matrix (`v + A`), `&&` and `||`, arguments by name
+and by position in one call, one number put into many cells, a 1 x 1 matrix where a number is needed.
+
+## What is not there
+
+`paramserv`, `federated`, `tensor`, `lstm`, `batch_norm2d`, `tokenize`, `externalFunction`, and in `transformencode` the
+keys `word_embedding`, `bag_of_words` and `udf`. Files in the formats hdf5, json, proto, cog and delta, and SystemDS's own binary
+format, are not read; lists are not written. `map` runs methods of strings, arithmetic and conditions, and no other Java.
+"""
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
