@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -69,6 +68,6 @@ def on_a_small_disk(parameters: dict[str, Any]) -> Any:
     """A trainer in a process that cannot write files larger than 400 KB, as on a disk that is full."""
     from braidwater.deep import Trainer  # not above: importing torch takes longer than some trials may
 
-    if "braidwater.engines.local.worker" in sys.modules:
+    if os.environ["STARTER"] != str(os.getpid()):  # not where the search is started
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
     return Trainer("braidwater.deep.modules:MLP", module_arguments={"hidden": parameters["hidden"]}, epochs=3)

@@ -413,7 +413,8 @@ def test_several_metrics_give_a_pareto_front_and_an_earlier_study_is_learnt_from
     assert sum(shares.values()) == pytest.approx(1.0)
 
 
-def test_a_full_disk_ends_a_trial_and_not_the_search(tmp_path: Path) -> None:
+def test_a_full_disk_ends_a_trial_and_not_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARTER", str(os.getpid()))
     study = search(
         on_a_small_disk, {"hidden": [[8], [512, 512]]}, waves(500), label="late", sampler="grid", scheduler="asha", workers=1,
     )  # fmt: skip
