@@ -85,7 +85,7 @@ def test_on_this_machine_talking_and_contention_add_to_the_step():
     net = replace(NET, step_rows=512)
     gloo, shared = (price("all_reduce", 2, place, net, transport=way) for way in ("gloo", "shared_memory"))
     talk = 3 * REFERENCE.collective_latency + 40 * MB * REFERENCE.collective_byte
-    assert gloo.exchange == pytest.approx(talk)
+    assert gloo.exchange == pytest.approx(talk + REFERENCE.background_wait)  # its threads want a core
     assert shared.exchange == pytest.approx(3 * REFERENCE.shared_latency + 40 * MB * REFERENCE.shared_byte)
     assert price("all_reduce", 2, place, net).exchange == shared.exchange, "auto is through memory"
     assert gloo.compute == pytest.approx(REFERENCE.contention * (0.256 + 0.002))

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 from numpy.testing import assert_allclose
-from scipy import optimize, special, stats
+from scipy import optimize, sparse, special, stats
 from sklearn import datasets, metrics
+from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.svm import LinearSVC
@@ -105,23 +106,31 @@ def test_linear_regression_minimises_squares_plus_ridge(solver, icpt):
     assert_allclose(call("lmPredict", X=X, B=B, icpt=icpt), A @ b, rtol=1e-7)
 
 
-def test_stepwise_regression_chooses_what_least_squares_by_hand_choose():
-    X, y = DIABETES
-    chosen, best = [], np.inf
-    while True:
-        scores = {}
-        for j in set(range(10)) - set(chosen):
-            fit = sm.OLS(y, sm.add_constant(X[:, [*chosen, j]])).fit()
-            scores[j] = len(y) * np.log(fit.ssr / len(y)) + 2 * (len(chosen) + 2)
-        j = min(scores, key=scores.get)
-        if scores[j] >= best:
+FADING = RNG.normal(size=(150, 8))
+WORTH = np.array([0.3, 0.25, 0.2, 0.17, 0.14, 0.11, 0.08, 0.05])
+
+
+def forward(criterion):
+    """Columns of FADING chosen one by one as long as the criterion of a list of columns falls."""
+    chosen = []
+    while rest := set(range(8)) - set(chosen):
+        j = min(rest, key=lambda j: criterion([*chosen, j]))
+        if criterion([*chosen, j]) >= criterion(chosen):
             break
-        chosen, best = [*chosen, j], scores[j]
-    B, S = call("steplm", X=X, y=column(y), icpt=1, reg=0.0, verbose=False)
+        chosen = [*chosen, j]
+    return chosen
+
+
+@pytest.mark.parametrize("icpt", [1, 2])
+def test_stepwise_regression_chooses_by_the_criterion_of_statsmodels(icpt):
+    y = FADING @ WORTH + np.random.default_rng(5).normal(size=150)
+    fit = lambda columns: sm.OLS(y, sm.add_constant(FADING[:, columns], prepend=False)).fit()  # noqa: E731
+    chosen = forward(lambda columns: fit(columns).aic)
+    assert 3 < len(chosen) < 8
+    B, S = call("steplm", X=FADING, y=column(y), icpt=icpt, reg=0.0, verbose=False)
     assert [int(j) - 1 for j in S[0]] == chosen
-    fit = sm.OLS(y, sm.add_constant(X[:, chosen])).fit()
-    assert_allclose(B[[*chosen, 10], 0], np.roll(fit.params, -1), rtol=1e-7)
-    assert not B[sorted(set(range(10)) - set(chosen))].any()
+    assert_allclose(B[[*chosen, 8], 0], fit(chosen).params, rtol=1e-7)
+    assert not B[sorted(set(range(8)) - set(chosen))].any()
 
 
 def test_stepwise_regression_takes_nothing_where_nothing_helps(rng):
@@ -165,6 +174,9 @@ def test_a_generalised_linear_model_has_the_weights_and_means_of_statsmodels(nam
     B = call("glm", X=BIRDS, Y=y.reshape(200, -1), icpt=icpt, mii=mii, tol=1e-14, verbose=False, **options)
     assert B.shape == (4, 2 if icpt == 2 else 1)
     assert_allclose(B[:, 0], fit.params, rtol=1e-5, atol=1e-6)
+    if icpt == 2:
+        standardised = np.append(fit.params[:3] * BIRDS.std(0, ddof=1), fit.params @ [*BIRDS.mean(0), 1])
+        assert_allclose(B[:, 1], standardised, rtol=1e-5, atol=1e-6)
     M = call("glmPredict", X=BIRDS, B=B, verbose=False, **options)
     assert_allclose(M[:, 0], fit.fittedvalues, rtol=1e-5)
     if options.get("dfam") == 2:
@@ -185,22 +197,14 @@ def test_a_generalised_linear_model_shares_weight_between_equal_columns_and_take
     assert_allclose(ridge[:, 0], optimize.minimize(penalised, np.zeros(4), tol=1e-10).x, atol=1e-5)
 
 
-def test_stepwise_glm_chooses_by_the_criterion_of_statsmodels(rng):
-    X = np.column_stack([rng.normal(size=(200, 2)), BIRDS])
-
-    def criterion(columns):
-        return sm.GLM(COUNTS, sm.add_constant(X[:, columns]), family=F.Poisson()).fit().aic
-
-    chosen, best = [], sm.GLM(COUNTS, np.ones(200), family=F.Poisson()).fit().aic
-    while rest := set(range(5)) - set(chosen):
-        j = min(rest, key=lambda j: criterion([*chosen, j]))
-        if criterion([*chosen, j]) >= best:
-            break
-        chosen, best = [*chosen, j], criterion([*chosen, j])
-    B, S = call("stepglm", X=X, Y=column(COUNTS), dfam=1, vpow=1.0, icpt=1, verbose=False)
+def test_stepwise_glm_chooses_by_the_criterion_of_statsmodels():
+    y = np.random.default_rng(5).poisson(np.exp(FADING @ WORTH))
+    fit = lambda columns: sm.GLM(y, sm.add_constant(FADING[:, columns], prepend=False), family=F.Poisson()).fit()  # noqa: E731
+    chosen = forward(lambda columns: fit(columns).aic)
+    assert 3 < len(chosen) < 8
+    B, S = call("stepglm", X=FADING, Y=column(y), dfam=1, vpow=1.0, icpt=1, verbose=False)
     assert [int(j) - 1 for j in S[0]] == chosen
-    fit = sm.GLM(COUNTS, sm.add_constant(X[:, chosen]), family=F.Poisson()).fit()
-    assert_allclose(B[[*chosen, 5], 0], np.roll(fit.params, -1), rtol=1e-5)
+    assert_allclose(B[[*chosen, 8], 0], fit(chosen).params, rtol=1e-5)
 
 
 @pytest.mark.parametrize("icpt", [0, 1, 2])
@@ -227,6 +231,7 @@ def test_multinomial_regression_is_at_the_least_of_its_objective(icpt):
     M, found, accuracy = call("multiLogRegPredict", X=X, B=betas, Y=column(y + 1))
     L = np.hstack([A @ best.x.reshape(-1, 2), np.zeros((150, 1))])
     assert_allclose(M, special.softmax(L, axis=1), atol=1e-6)
+    assert_allclose(found[:, 0], L.argmax(axis=1) + 1)
     assert accuracy == pytest.approx(100 * np.mean(L.argmax(axis=1) == y))
     assert_allclose(call("glmPredict", X=X, B=betas, dfam=3), M)
 
@@ -281,6 +286,14 @@ def test_k_means_finds_clusters_that_lie_apart_and_ends_where_no_row_is_nearer_t
     assert_allclose(call("kmeansPredict", X=X, C=C), Y)
     again, _ = call("kmeans", X=X, k=4, runs=5, seed=3)
     assert_allclose(again, C, rtol=0)
+
+
+def test_k_means_is_as_tight_as_that_of_scikit_learn_and_ends_at_the_means_of_its_clusters():
+    X = IRIS[0]
+    C, Y = call("kmeans", X=X, k=5, runs=20, eps=0.0, seed=3)
+    assert_allclose(C, [X[Y[:, 0] == k].mean(axis=0) for k in range(1, 6)])
+    best = KMeans(5, n_init=20, random_state=0).fit(X).inertia_
+    assert ((X - C[Y[:, 0].astype(int) - 1]) ** 2).sum() <= best * 1.0001
 
 
 def test_k_means_takes_fewer_distinct_rows_than_clusters():
@@ -656,3 +669,33 @@ def test_a_script_calls_them_by_position_and_in_expressions_as_it_would_built_in
     """
     found = dml.run(script, {"X": X, "y": y}, ["r"], **STRICT)["r"]
     assert found == pytest.approx(np.abs(sm.OLS(y, sm.add_constant(X)).fit().resid).mean(), rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("lm", {"icpt": 2}),
+        ("glm", {"dfam": 1, "vpow": 1.0, "icpt": 2}),
+        ("multiLogReg", {}),
+        ("msvm", {"intercept": True}),
+        ("kmeans", {"k": 3, "seed": 2}),
+        ("pca", {}),
+        ("naiveBayes", {}),
+        ("steplm", {"icpt": 1}),
+        ("cor", {}),
+        ("alsDS", {"rank": 2}),
+        ("normalize", {}),
+    ],
+)
+def test_a_sparse_matrix_gives_what_a_dense_one_does(name, given):
+    rng = np.random.default_rng(3)
+    X = sparse.random_array((80, 6), density=0.2, format="csr", rng=rng)
+    data = {"X": X, "y": column(rng.integers(1, 4, size=80))}
+    words = library_function(name).parameters
+    given = given | ({"verbose": False} if "verbose" in words else {})
+    for word, value in {"X": data["X"], "D": data["X"], "y": data["y"], "Y": data["y"], "C": data["y"]}.items():
+        given |= {word: value} if word in words else {}
+    dense = {key: value.toarray() if sparse.issparse(value) else value for key, value in given.items()}
+    one, other = call(name, **given), call(name, **dense)
+    for a, b in zip(*((found if isinstance(found, tuple) else (found,)) for found in (one, other)), strict=True):
+        assert_allclose(a, b, atol=1e-8)

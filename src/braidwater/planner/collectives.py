@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from statistics import median
 from typing import Any
 
 from braidwater.engines.base import Member
@@ -15,15 +16,16 @@ _FEW, _MANY = 1_000, 1_000_000  # float32 numbers of the two messages that a lin
 _CALLS = 15
 _ROWS, _WIDTH = 256, 512
 _ROUNDS, _LONG = 3, 1e9
+_FOLLOWING = 4
 
 
 def measure_collectives() -> dict[str, float]:
     """Constants of a gang of two on this machine, by the names of `Machine`.
 
     Latency and seconds a byte of an all-reduce by gloo and through shared memory, of an all-gather, a reduce-scatter and a
-    message (a line through two sizes); how much longer a small and a large step take when both train; torch's rates for matrix
-    products in 32 and 16 bits and for elementwise work; what a tiny step takes; and the seconds from asking for a gang to
-    its first step. Five to ten seconds, most of them for importing torch twice.
+    message (a line through two sizes); what an exchange takes longer while both train, and a small and a large step; torch's
+    rates for matrix products in 32 and 16 bits and for elementwise work; what a tiny step takes; and the seconds from asking for
+    a gang to its first step. Some ten seconds.
     """
     from braidwater.engines import LocalEngine
 
@@ -42,6 +44,7 @@ def _measure(member: Member) -> dict[str, float]:
     torch.set_num_threads(1)
     try:
         found = _talking(member) | _contention(member) | _arithmetic()
+        found["background_wait"] = _background_wait(found)
     finally:
         torch.set_num_threads(threads)
     return found | {"begun": begun}
@@ -127,6 +130,30 @@ def _contention(member: Member) -> dict[str, float]:
         return min(max(together / alone, 1.0), 2.0)  # at 2 they would do as well one after the other
 
     return {"contention_small": kappa(SMALL_ROWS), "contention": kappa(LARGE_ROWS)}
+
+
+def _background_wait(talk: dict[str, float]) -> float:
+    """What exchanging gradients adds to a step, beyond the same exchange by itself."""
+    import torch
+    import torch.distributed as collective
+    from torch.nn.parallel import DistributedDataParallel
+
+    plain = torch.nn.Sequential(torch.nn.Linear(_WIDTH, _WIDTH), torch.nn.ReLU(), torch.nn.Linear(_WIDTH, _WIDTH))
+    nets = (plain, DistributedDataParallel(plain, gradient_as_bucket_view=True))
+    rows = torch.randn(LARGE_ROWS, _WIDTH)
+    taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_CALLS):  # in turns, as above
+        for net, times in zip(nets, taken, strict=True):
+            collective.barrier()
+            for number in range(1 + _FOLLOWING):
+                started = time.perf_counter()
+                plain.zero_grad()
+                net(rows).sum().backward()
+                if number:  # the first comes out of a barrier, where nobody trained
+                    times.append(time.perf_counter() - started)
+    added = median(taken[1]) - median(taken[0])
+    size = sum(4 * weights.numel() for weights in plain.parameters())
+    return max(added - talk["collective_latency"] - size * talk["collective_byte"], 1e-6)
 
 
 def _arithmetic() -> dict[str, float]:

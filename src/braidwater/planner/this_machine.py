@@ -13,7 +13,9 @@ SMALL_ROWS, LARGE_ROWS = 16, 256  # of the steps between which the contention is
 
 @dataclass(frozen=True)
 class ThisMachine(Place):
-    """The measured constants as a place. Exchanges cost the cores their time, so a backward pass hides none of them."""
+    """The measured constants as a place. Exchanges cost the cores their time, so a backward pass hides none of them: their
+    threads even wait until a core is free.
+    """
 
     machine: Machine
     one_machine = True
@@ -45,7 +47,7 @@ class ThisMachine(Place):
         return messages * self.machine.send_latency + size * self.machine.send_byte
 
     def exposed(self, exchange: float, backward: float, buckets: int) -> float:
-        return exchange
+        return exchange + self.machine.background_wait if exchange else 0.0
 
     def pass_over(self, size: float) -> float:
         return 2 * size / self.machine.memory_rate

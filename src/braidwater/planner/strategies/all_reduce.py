@@ -44,7 +44,7 @@ class AllReduceCost(StrategyCost):
         shared = place.one_machine and not compression and options.get("transport", "auto") != "gloo"
         talk = place.all_reduce(size, workers, buckets, "shared_memory" if shared else "gloo")
         backward = (1 - FORWARD) * net.seconds(rows)
-        exchange = place.exposed(talk, backward, buckets)
+        exchange = talk if shared else place.exposed(talk, backward, buckets)
         exchange += _CONVERSIONS.get(compression, 0) * place.pass_over(net.weights)
         residual = net.weights if compression in ("power_sgd", "threshold") else 0
         return Price(

@@ -56,7 +56,7 @@ class PipelineCost(StrategyCost):
         update = net.update_seconds * largest / net.weights if net.weights else 0.0
         return Price(
             pieces * max(times) + bubble + update,
-            2 * (workers - 1) * place.send(rows * max(crossing, default=0)),
+            place.exposed(2 * (workers - 1) * place.send(rows * max(crossing, default=0)), 0.0, 1),
             2 * net.step_rows * sum(crossing) / workers,
             memory,
             pieces * sum(times) / (pieces * max(times) + bubble),
