@@ -17,7 +17,8 @@ from ratios_chart import ratios_chart
 DOCS = RESULTS.parent.parent / "docs"
 Document = dict[str, Any]
 ORDER = ("logistic_regression", "path_of_penalties", "linear_regression", "k_means", "pca", "sgd", "warm_pass", "memory",
-         "trainer", "all_reduce", "strategies", "feeding", "mini_batches", "startup")  # fmt: skip
+         "trainer", "all_reduce", "parallel_sync", "parallel_model", "strategies", "feeding", "mini_batches", "fused",
+         "hopper", "dml", "startup")  # fmt: skip
 
 HEAD = """# How fast
 
@@ -49,6 +50,12 @@ NOTES = {
     "feeding": "Of the mini-batches, seconds are those of a million rows or images, after an epoch that is not counted, in a "
     "process that is kept to one core; a CPU second counts all its threads. Trainers wait between a step and the next; a step of "
     "the net here takes about a millisecond.",
+    "fused": "Models of one scan differ in their penalty, nets in their learning rate; weights and losses are those of each by "
+    "itself.",
+    "hopper": "Data stay with their worker and nets travel; `busy` is the share of the makespan in which workers train. All "
+    "contenders train the same nets with the same sizes of step; the order of rows differs.",
+    "dml": "Seconds are the sum over the cases, data in memory; a script is compiled within. NumPy by hand with one BLAS thread "
+    "and with two.",
     "logistic_regression": "dask-ml holds the rows in memory, which is its quickest way. The same loss is reached by all.",
 }
 

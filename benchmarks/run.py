@@ -34,11 +34,16 @@ QUICK_ROWS = {
     "parallel_sync.py": 8_000,
     "parallel_async.py": 16_000,
     "strategies.py": 2_000,
+    "fused.py": 100_000,
+    "hopper.py": 10_000,
+    "dml.py": 5_000,
 }
 # those with options of their own, quick and in full; they print and keep nothing
 OWN_OPTIONS = {
     "prediction.py": (["--steps", "20", "--only", "MLP"], []),
     "postgres.py": (["--rows", "50000", "--repeat", "1"], []),
+    "spark.py": (["--rows", "50000", "--repeat", "1"], []),
+    "sql.py": (["--rows", "50000", "--repeats", "1"], []),
 }
 
 

@@ -98,6 +98,7 @@ def _scan_runner(scan: Scan, from_disk: bool) -> Kernel:
             from braidwater.dml.runtime.streamed import run_streamed
 
             return run_streamed(compiled, values[:sources], values[sources:], context)
+        _gather(values, sources, scan.constants, context)
         return compiled.run(values[:sources], values[sources:], partial(run_parts, threads=context.threads))
 
     return run
@@ -107,15 +108,19 @@ def _in_memory(kernel: Kernel, hop: Hop) -> Kernel:
     """A kernel that has no form for streamed matrices: they are gathered, if they fit."""
 
     def run(values: list[Any], context: Context) -> list[Any]:
-        from braidwater.dml.runtime.streamed import gathered
-
-        for place, value in enumerate(values):
-            if is_streamed(value):
-                values[place] = gathered(value, context, hop)
-        value = None  # an array that a name still holds is not changed in place
+        _gather(values, 0, [hop] * len(values), context)
         return kernel(values, context)
 
     return run
+
+
+def _gather(values: list[Any], begin: int, hops: Sequence[Hop], context: Context) -> None:
+    """Put arrays in the place of streamed matrices from `begin` on; `hops` are what needs them, for an error."""
+    for place, hop in enumerate(hops, start=begin):
+        if is_streamed(values[place]):
+            from braidwater.dml.runtime.streamed import gathered
+
+            values[place] = gathered(values[place], context, hop)
 
 
 def _scheduled(order: Sequence[Hop], scans: Sequence[Scan]) -> list[Unit]:
