@@ -44,6 +44,7 @@ OWN_OPTIONS = {
     "postgres.py": (["--rows", "50000", "--repeat", "1"], []),
     "spark.py": (["--rows", "50000", "--repeat", "1"], []),
     "sql.py": (["--rows", "50000", "--repeats", "1"], []),
+    "dml_overhead.py": ([], []),
 }
 
 
