@@ -64,9 +64,9 @@ braidwater dml regression.dml -nvargs X=flights.parquet reg=0.01 --stats
 from braidwater import dml
 
 results = dml.run("w = solve(t(X) %*% X + diag(matrix(l, ncol(X), 1)), t(X) %*% y)", {{"X": X, "y": y, "l": 0.1}}, ["w"])
-results["w"]                                            # a numpy array
+results["w"]  # a numpy array
 
-fit = dml.compile("regression.dml", outputs=["B"])      # read once, called many times
+fit = dml.compile("regression.dml", outputs=["B"])  # read once, called many times
 fit({{"X": X, "y": y}})["B"]
 ```
 
