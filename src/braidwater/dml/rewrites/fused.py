@@ -12,7 +12,7 @@ from scipy.linalg import blas
 
 from braidwater.dml.hops import Facts
 from braidwater.dml.hops.facts import is_csr
-from braidwater.dml.values import dense
+from braidwater.dml.values import dense, well_formed
 from braidwater.errors import DMLShapeError
 
 Values = Sequence[Any]
@@ -58,18 +58,26 @@ def _agree(one: int | None, other: int | None, text: str, inputs: Sequence[Facts
 
 
 def _left_transposed(values: Values, attributes: Attributes) -> Any:
-    return values[0].T @ values[1]
+    _agree(values[0].shape[0], values[1].shape[0], "t(A) %*% B", [Facts.of(value) for value in values])
+    return _product(values[0].T, values[1])
 
 
 def _right_transposed(values: Values, attributes: Attributes) -> Any:
-    return values[0] @ values[1].T
+    _agree(values[0].shape[1], values[1].shape[1], "A %*% t(B)", [Facts.of(value) for value in values])
+    return _product(values[0], values[1].T)
+
+
+def _product(left: Any, right: Any) -> Any:
+    """A product in the form of all matrices: scipy's of a transposed one comes by columns."""
+    found = left @ right
+    return well_formed(found) if sparse.issparse(found) else found
 
 
 def _gram(values: Values, attributes: Attributes) -> Any:
     """Half of the products are computed and mirrored (BLAS syrk): half the flops of the general product."""
     X = values[0]
     if is_csr(X):
-        return X.T @ X
+        return _product(X.T, X)
     if X.shape[1] < 8:  # mirroring costs more than it saves
         return X.T @ X
     half = blas.dsyrk(1.0, X.T, lower=1) if X.flags.c_contiguous else blas.dsyrk(1.0, X, trans=1, lower=1)
