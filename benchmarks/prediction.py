@@ -1,7 +1,7 @@
 """Step times that the planner predicts, beside those that training took on this machine.
 
 A net for each case is trained for some hundred steps under each strategy in a gang of two, all of them one after another in
-the same processes; the median step is compared with the planner's, which knows the machine's constants (measured anew
+the same processes; the mean step is compared with the planner's, which knows the machine's constants (measured anew
 here) and has timed a few steps of the net in one process. Other work on the machine disturbs both, at different moments:
 the figures are only good when it is quiet.
 
@@ -103,8 +103,8 @@ def training(net: str, steps: int) -> tuple[Training, Data]:
     return asked, Data(uneven_store(columns, (rows // 2, rows // 2)))
 
 
-def median_step(asked: Training, data: Data, replica: Replica) -> float:
-    """Seconds of the median step of a worker."""
+def typical_step(asked: Training, data: Data, replica: Replica) -> float:
+    """Seconds of a worker's step: the mean without the slowest, which others on the machine made so."""
     taken: list[float] = []
     begun = 0.0
     with own_random_numbers(asked.seed, replica.data_rank):
@@ -121,13 +121,14 @@ def median_step(asked: Training, data: Data, replica: Replica) -> float:
 
         loop.learner.step = timed  # type: ignore[method-assign]
         loop.to_the_end()
-    return statistics.median(taken[WARM:])
+    kept = sorted(taken[WARM:])
+    return statistics.mean(kept[: -(len(kept) // 20) or None])
 
 
 def measured(net: str, steps: int) -> dict[str, float]:
     """The median step of each strategy, worker 0's of two."""
     asked, data = training(net, steps)
-    found = {"single": median_step(asked, data, Replica())}
+    found = {"single": typical_step(asked, data, Replica())}
     parts = make_plan(asked.module, "auto", WORKERS)
     stages = Pipeline(WORKERS, **WAYS["pipeline, 4 micro-batches"][1]).plan(asked, data)
 
@@ -139,7 +140,7 @@ def measured(net: str, steps: int) -> dict[str, float]:
             "tensor_parallel": lambda: TensorReplica(told, Grid({"tensor": WORKERS}), parts),
             "pipeline, 4 micro-batches": lambda: PipelineReplica(told, Grid({"pipeline": WORKERS}), stages),
         }
-        return {name: median_step(asked, data, make()) for name, make in replicas.items()}
+        return {name: typical_step(asked, data, make()) for name, make in replicas.items()}
 
     steps_of: dict[str, float] = LocalEngine(WORKERS).gang(member, WORKERS)[0]
     return found | steps_of

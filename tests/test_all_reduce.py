@@ -78,6 +78,36 @@ def sums(member):
         return str(error)
 
 
+def messages(member):
+    """Tensors of all sizes, to some and to none, between sums: what came, beside what was sent."""
+    memory = open_shared_memory()
+    room = CHUNK // member.size
+
+    def sent(turn, source, target):
+        """Worker `source` says nothing to `target` in every third exchange."""
+        if (turn + source + 2 * target) % 3 == 0:
+            return None
+        random = torch.Generator().manual_seed(100 * turn + 10 * source + target)
+        return torch.randint(0, 255, (lengths[turn] - source,), dtype=torch.uint8, generator=random)
+
+    lengths = [5, room + 3, room, 17, 3 * room + 5, 9, 64]
+    others = [rank for rank in range(member.size) if rank != member.rank]
+    for few in (member.size, member.size - 1):
+        torch.distributed.barrier()  # workers change their manners together
+        shared_memory._FEW = few
+        for turn, length in enumerate(lengths):
+            sends = {to: sent(turn, member.rank, to) for to in others}
+            wanted = {of: sent(turn, of, member.rank) for of in others}
+            found = {of: torch.empty_like(tensor) for of, tensor in wanted.items() if tensor is not None}
+            memory.swap({to: tensor for to, tensor in sends.items() if tensor is not None}, found, length)
+            assert all(torch.equal(found[of], wanted[of]) for of in found), (turn, member.rank)
+            if turn % 2:
+                ranks = torch.full((3,), float(member.rank))
+                memory.sum(ranks)
+                assert ranks.tolist() == [sum(range(member.size))] * 3
+    return True
+
+
 class Exchanged:
     """A module whose gradients are exchanged without ever a step, so that what is sent can be added up."""
 
@@ -177,9 +207,14 @@ def gang():
 
 def test_shared_memory_sums_in_order_of_rank_and_names_who_does_not_come(gang):
     assert gang[0]["sums"] == (
-        "The all-reduce through shared memory timed out: worker 1 of 2 did not come to it, worker 0 waited 0.2 s."
+        "An exchange through shared memory timed out: worker 1 of 2 did not come to it, worker 0 waited 0.2 s."
     )
     assert gang[1]["sums"] is None
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_messages_through_shared_memory_come_whole(workers):
+    assert run_gang(messages, workers, timeout=60) == [True] * workers
 
 
 def test_both_transports_learn_what_one_worker_learns(gang):

@@ -21,7 +21,7 @@ from braidwater.parallel.mixed_precision import HALF
 from braidwater.planner import COSTS, Plan, Work, gang_or_in_place, plan_table
 from braidwater.tables import Table
 
-WORTH_MEASURING = 3.0  # seconds of work from which on steps are timed
+WORTH_MEASURING = 1.0  # seconds of work from which on steps are timed
 _SHARE = 0.02  # of the estimated time of a training that timing its steps may take
 
 

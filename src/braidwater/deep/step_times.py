@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from statistics import median
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from braidwater.planner.base import Layer, StepTimes
 
 MOST_SECONDS = 3.0  # for all measurements, unless a single step takes longer than a fraction of that
 _PARTS = 10  # of the time that one of them may take
-_REPEATS = 3
+_REPEATS, _MOST = 3, 100  # calls
 
 
 def measure_steps(
@@ -38,7 +39,7 @@ def measure_steps(
 def time_steps(
     training: Training, features: Array, workers: int | None = None, budget: float = MOST_SECONDS
 ) -> tuple[StepTimes, tuple[Layer, ...]]:
-    """Times of steps of `training` on the rows of `features`, the fastest of some; and its layers with measured shares.
+    """Times of steps of `training` on the rows of `features`, the median of some; and its layers with measured shares.
 
     On as many threads as each of `workers` (all cores, where left out) will have: a step on its part of the rows, and one on
     a quarter of that, which part what a row takes from what a step takes anyway.
@@ -47,20 +48,20 @@ def time_steps(
     count = workers if workers is not None and workers > 1 else cores
     part = max(len(features) // count, 1)
     few = max(part // 4, 1)
-    fastest = partial(_fastest, budget / _PARTS)
+    typical = partial(_typical, budget / _PARTS)
     with own_random_numbers(training.seed, 0):
         learner = Learner(training, Replica(), 1)
         step = partial(_step, learner, features)
         with torch_threads(cores // count):
-            large, small = fastest(partial(step, part)), fastest(partial(step, few))
-            update = fastest(learner.optimizer.step)
+            large, small = typical(partial(step, part)), typical(partial(step, few))
+            update = typical(learner.optimizer.step)
             learner.module.eval()
             layers = find_layers(
                 learner.module, learner.tensors(_batch(training, features[:part]))[0], timed=True
             ).layers
             learner.module.train()
         with torch_threads(cores):
-            alone = fastest(partial(step, len(features)))
+            alone = typical(partial(step, len(features)))
     row = max(large - small, 0.0) / (part - few) if part > few else 0.0
     return StepTimes(max(large - update - part * row, 0.0), row, update, alone), layers
 
@@ -76,15 +77,15 @@ def _batch(training: Training, features: Array) -> MiniBatch:
     return MiniBatch(0, rows, rows, features, labels, None)
 
 
-def _fastest(budget: float, function: Callable[[], object]) -> float:
-    """Seconds of the fastest call, after one that does not count, of as many as `budget` seconds allow."""
+def _typical(budget: float, function: Callable[[], object]) -> float:
+    """Seconds of the median call, after one that does not count, of as many as `budget` seconds allow."""
     function()
-    best, calls, begun = float("inf"), 0, time.perf_counter()
-    while calls < _REPEATS or (time.perf_counter() - begun < budget and calls < 50):
+    taken: list[float] = []
+    begun = time.perf_counter()
+    while len(taken) < _REPEATS or (time.perf_counter() - begun < budget and len(taken) < _MOST):
         started = time.perf_counter()
         function()
-        best = min(best, time.perf_counter() - started)
-        calls += 1
+        taken.append(time.perf_counter() - started)
         if time.perf_counter() - begun > 2 * budget:
             break
-    return best
+    return median(taken)

@@ -1,4 +1,4 @@
-"""All-reduce through memory that the processes of one machine share: sums without sockets.
+"""Exchanges through memory that the processes of one machine share: sums and messages without sockets.
 
 Each worker has a slot that it alone writes. A few workers lay down all they have, and each adds up all slots. Many lay down
 the parts that others will add, add up their own part, and read the sums of the others: reduce-scatter and all-gather
@@ -57,10 +57,36 @@ class SharedMemory:
             else:
                 self._sum_part(part, factor)
 
+    def swap(self, sends: dict[int, torch.Tensor], receives: dict[int, torch.Tensor], most: int) -> None:
+        """Hand tensors to other workers and fill those that come from them, by rank. Collective, also for who has none.
+
+        Tensors are contiguous. `most` are the bytes of the largest that any worker hands to any other, the same on all. Each
+        byte is written once and read once. `WorkerError` as in `sum`.
+        """
+        room = CHUNK // self.size // _LINE * _LINE  # for each receiver
+        for begin in range(0, most, room):
+            half = self._next_half()
+            for peer, tensor in sends.items():
+                part = _as_bytes(tensor)[begin : begin + room]
+                self._view(self.rank, half, part, peer * room).copy_(part)
+            self._meet()
+            for peer, tensor in receives.items():
+                part = _as_bytes(tensor)[begin : begin + room]
+                part.copy_(self._view(peer, half, part, self.rank * room))
+            if self.size > _FEW:
+                self._meet()
+
+    def _next_half(self) -> int:
+        """Few use the halves of a slot in turns: who is through may lay down the next numbers while others still read these.
+
+        Many meet a second time in each exchange.
+        """
+        self._turn = 1 - self._turn if self.size <= _FEW else 0
+        return self._turn
+
     def _sum_all(self, tensor: torch.Tensor, factor: float) -> None:
-        # in turns in both halves of a slot: who is through may lay down the next numbers while others still read these
-        self._turn = 1 - self._turn
-        slots = [self._view(rank, self._turn, tensor) for rank in range(self.size)]
+        half = self._next_half()
+        slots = [self._view(rank, half, tensor) for rank in range(self.size)]
         slots[self.rank].copy_(tensor)
         self._meet()
         _add(slots, factor, tensor)
@@ -78,9 +104,9 @@ class SharedMemory:
         for part, found in zip(parts, sums, strict=True):
             part.copy_(found)
 
-    def _view(self, rank: int, half: int, like: torch.Tensor) -> torch.Tensor:
-        """As many bytes as `like` has, from the beginning of one half of the slot of worker `rank`."""
-        begin = _header(self.size) + rank * _SLOT + half * CHUNK
+    def _view(self, rank: int, half: int, like: torch.Tensor, after: int = 0) -> torch.Tensor:
+        """As many bytes as `like` has, `after` so many in one half of the slot of worker `rank`."""
+        begin = _header(self.size) + rank * _SLOT + half * CHUNK + after
         return self._bytes[begin : begin + like.nbytes].view(like.dtype)
 
     def _meet(self) -> None:
@@ -90,9 +116,13 @@ class SharedMemory:
         for peer, semaphore in zip(self._others, self._theirs, strict=True):
             if not _arrived(semaphore, self.seconds):
                 raise WorkerError(
-                    f"The all-reduce through shared memory timed out: worker {peer} of {self.size} did not come to it, worker "
+                    f"An exchange through shared memory timed out: worker {peer} of {self.size} did not come to it, worker "
                     f"{self.rank} waited {self.seconds:g} s."
                 )
+
+
+def _as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.view(-1).view(torch.uint8)
 
 
 def _add(terms: list[torch.Tensor], factor: float, total: torch.Tensor) -> None:

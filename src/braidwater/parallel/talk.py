@@ -16,7 +16,7 @@ from braidwater.parallel.shared_memory import SharedMemory, open_shared_memory
 class Talk:
     """Exchanges of tensors with a group; counts the bytes that this worker hands over, and the seconds that it waits.
 
-    Sums go through memory that the workers share where the group is the whole gang and on one machine. Made by all members
+    They go through memory that the workers share where the group is the whole gang and on one machine. Made by all members
     at the same point.
     """
 
@@ -45,25 +45,35 @@ class Talk:
 
     def gather(self, own: torch.Tensor, dim: int, length: int) -> torch.Tensor:
         """The workers' even parts of dimension `dim`, together `length` long."""
-        lengths = [end - begin for begin, end in (cut(length, part, self.parts) for part in range(self.parts))]
-        # a gather wants parts of one size
-        shape = [max(lengths) if place == dim % own.ndim else size for place, size in enumerate(own.shape)]
-        padded = own.new_zeros(shape)
-        padded.narrow(dim, 0, own.shape[dim]).copy_(own)
-        parts = [torch.empty_like(padded) for _ in lengths]
-        with self.waiting(padded.nbytes):
-            dist.all_gather(parts, padded, group=self.group)
-        return torch.cat([part.narrow(dim, 0, length) for part, length in zip(parts, lengths, strict=True)], dim)
+        bounds = [cut(length, part, self.parts) for part in range(self.parts)]
+        shapes = [
+            [end - begin if place == dim % own.ndim else size for place, size in enumerate(own.shape)]
+            for begin, end in bounds
+        ]
+        parts = [own.new_empty(shape) for shape in shapes]
+        parts[self.part] = own.contiguous()
+        others = [part for part in range(self.parts) if part != self.part]
+        most = max(part.nbytes for part in parts)
+        self.swap(dict.fromkeys(others, parts[self.part]), {part: parts[part] for part in others}, most)
+        return torch.cat(parts, dim)
 
-    def swap(self, sends: dict[int, torch.Tensor], receives: dict[int, torch.Tensor]) -> None:
-        """Send and receive contiguous tensors, by worker."""
+    def swap(self, sends: dict[int, torch.Tensor], receives: dict[int, torch.Tensor], most: int) -> None:
+        """Send and receive contiguous tensors, by worker. All workers come, and say the bytes of the largest tensor of all."""
+        with self.waiting(sum(tensor.nbytes for tensor in sends.values())):
+            if self._memory is not None and all(
+                one.device.type == "cpu" for one in (*sends.values(), *receives.values())
+            ):
+                self._memory.swap(sends, receives, most)
+            else:
+                self._swap(sends, receives)
+
+    def _swap(self, sends: dict[int, torch.Tensor], receives: dict[int, torch.Tensor]) -> None:
         peers = {part: dist.get_global_rank(self.group, part) for part in {*sends, *receives}}
         moves = [dist.P2POp(dist.isend, tensor, peers[part], self.group) for part, tensor in sends.items()]
         moves += [dist.P2POp(dist.irecv, tensor, peers[part], self.group) for part, tensor in receives.items()]
         if moves:
-            with self.waiting(sum(tensor.nbytes for tensor in sends.values())):
-                for work in dist.batch_isend_irecv(moves):
-                    work.wait()
+            for work in dist.batch_isend_irecv(moves):
+                work.wait()
 
     @contextmanager
     def waiting(self, sent: int) -> Iterator[None]:

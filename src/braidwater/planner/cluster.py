@@ -71,13 +71,13 @@ class Cluster(Place):
                 return inside + 2 * self._ring(size, nodes, messages)
         return 2 * self._ring(size, workers, messages)
 
-    def all_gather(self, size: float, workers: int, messages: int = 1) -> float:
+    def all_gather(self, size: float, workers: int, messages: int = 1, transport: Transport = "gloo") -> float:
         return self._ring(size, workers, messages, inside=workers <= self.node_workers)
 
     def reduce_scatter(self, size: float, workers: int, messages: int = 1) -> float:
         return self._ring(size, workers, messages, inside=workers <= self.node_workers)
 
-    def send(self, size: float, messages: int = 1) -> float:
+    def send(self, size: float, messages: int = 1, transport: Transport = "gloo") -> float:
         return messages * self.latency + size / self.bandwidth
 
     def exposed(self, exchange: float, backward: float, buckets: int) -> float:

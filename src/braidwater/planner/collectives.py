@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from math import sqrt
 from statistics import median
 from typing import Any
 
 from braidwater.engines.base import Member
 from braidwater.planner.calibrate import best_of
+from braidwater.planner.constants import Machine
 from braidwater.planner.this_machine import LARGE_ROWS, SMALL_ROWS
 
 _FEW, _MANY = 1_000, 1_000_000  # float32 numbers of the two messages that a line is drawn through
@@ -23,7 +25,8 @@ def measure_collectives() -> dict[str, float]:
     """Constants of a gang of two on this machine, by the names of `Machine`.
 
     Latency and seconds a byte of an all-reduce by gloo and through shared memory, of an all-gather, a reduce-scatter and a
-    message (a line through two sizes); what an exchange takes longer while both train, and a small and a large step; torch's
+    message (a line through two sizes); what both wait for each other, and for a core, where they exchange gradients; what a small
+    and a large step take longer while both train; torch's
     rates for matrix products in 32 and 16 bits and for elementwise work; what a tiny step takes; and the seconds from asking for
     a gang to its first step. Some ten seconds.
     """
@@ -44,7 +47,7 @@ def _measure(member: Member) -> dict[str, float]:
     torch.set_num_threads(1)
     try:
         found = _talking(member) | _contention(member) | _arithmetic()
-        found["background_wait"] = _background_wait(found)
+        found |= _meeting(found)
     finally:
         torch.set_num_threads(threads)
     return found | {"begun": begun}
@@ -132,28 +135,43 @@ def _contention(member: Member) -> dict[str, float]:
     return {"contention_small": kappa(SMALL_ROWS), "contention": kappa(LARGE_ROWS)}
 
 
-def _background_wait(talk: dict[str, float]) -> float:
-    """What exchanging gradients adds to a step, beyond the same exchange by itself."""
+def _meeting(talk: dict[str, float]) -> dict[str, float]:
+    """What exchanging gradients adds to a step beyond the exchange itself: through shared memory after it, by gloo beside it."""
     import torch
     import torch.distributed as collective
     from torch.nn.parallel import DistributedDataParallel
 
-    plain = torch.nn.Sequential(torch.nn.Linear(_WIDTH, _WIDTH), torch.nn.ReLU(), torch.nn.Linear(_WIDTH, _WIDTH))
-    nets = (plain, DistributedDataParallel(plain, gradient_as_bucket_view=True))
-    rows = torch.randn(LARGE_ROWS, _WIDTH)
-    taken: tuple[list[float], list[float]] = ([], [])
+    from braidwater.parallel.shared_memory import open_shared_memory
+
+    net = torch.nn.Sequential(torch.nn.Linear(_WIDTH, _WIDTH), torch.nn.ReLU(), torch.nn.Linear(_WIDTH, _WIDTH))
+    beside, memory = DistributedDataParallel(net, gradient_as_bucket_view=True), open_shared_memory()
+    rows, size = torch.randn(LARGE_ROWS, _WIDTH), sum(4 * weights.numel() for weights in net.parameters())
+    gradients = torch.zeros(size // 4)
+
+    def meet() -> None:
+        if memory is not None:
+            memory.sum(gradients)
+
+    def step(module: Any, then: Callable[[], None]) -> float:
+        started = time.perf_counter()
+        net.zero_grad()
+        module(rows).sum().backward()
+        then()
+        return time.perf_counter() - started
+
+    ways: tuple[Any, ...] = ((net, lambda: None), (net, meet), (beside, lambda: None))
+    taken: list[list[float]] = [[] for _ in ways]
     for _ in range(_CALLS):  # in turns, as above
-        for net, times in zip(nets, taken, strict=True):
+        for way, times in zip(ways, taken, strict=True):
             collective.barrier()
-            for number in range(1 + _FOLLOWING):
-                started = time.perf_counter()
-                plain.zero_grad()
-                net(rows).sum().backward()
-                if number:  # the first comes out of a barrier, where nobody trained
-                    times.append(time.perf_counter() - started)
-    added = median(taken[1]) - median(taken[0])
-    size = sum(4 * weights.numel() for weights in plain.parameters())
-    return max(added - talk["collective_latency"] - size * talk["collective_byte"], 1e-6)
+            step(*way)  # comes out of a barrier, where nobody trained
+            times += [step(*way) for _ in range(_FOLLOWING)]
+    plain, met, hidden = map(median, taken)
+    waited = met - plain - talk["shared_latency"] - size * talk["shared_byte"]
+    return {
+        "meeting": max(waited, 0.0) / sqrt(plain) if memory is not None else Machine.meeting,
+        "background_wait": max(hidden - plain - talk["collective_latency"] - size * talk["collective_byte"], 1e-6),
+    }
 
 
 def _arithmetic() -> dict[str, float]:

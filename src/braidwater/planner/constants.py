@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from braidwater.options import current_options
 
-VERSION = 4  # raised when a constant changes its meaning: what older versions stored is then measured anew
+VERSION = 5  # raised when a constant changes its meaning: what older versions stored is then measured anew
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Machine:
     fetched from the system's file cache, `disk_*` bytes of the device, for all cores together. `collective_latency`
     (seconds) and `collective_byte` (seconds a byte) are of an all-reduce between two processes here, `shared_*` of one
     through memory that they share, `gather_byte` and `scatter_byte` of an all-gather and a reduce-scatter, `send_*` of a message
-    from one to the other. `background_wait` is how much longer an exchange takes whose threads want a core while all cores train.
+    from one to the other. `background_wait` is how much longer an exchange takes whose threads want a core while all cores train,
+    `meeting` how long two processes wait for the slower one that meet after a second of work; it grows with the root of that.
     `contention` is how much longer a step on 256 rows takes when two processes train,
     `contention_small` one on 16; `half_speed` how many times faster than in 32 bits a matrix product is in 16; `step_call`
     seconds of Python and dispatch of a small net's step; `start` seconds to start a session's first gang, `compile` to load
@@ -65,6 +66,7 @@ class Machine:
     send_latency: float = 0.1e-3
     send_byte: float = 0.4e-9
     background_wait: float = 4e-3
+    meeting: float = 7e-3
     contention: float = 1.25
     contention_small: float = 1.4
     half_speed: float = 3.0

@@ -30,20 +30,21 @@ class ThisMachine(Place):
         pair = machine.contention_small + place * (machine.contention - machine.contention_small)
         return pair * workers / min(workers, machine.cores)
 
-    def all_reduce(self, size: float, workers: int, messages: int = 1, transport: Transport = "gloo") -> float:
-        machine = self.machine
-        latency, byte = machine.collective_latency, machine.collective_byte
-        if transport == "shared_memory":
-            latency, byte = machine.shared_latency, machine.shared_byte
-        return self._collective(size, workers, messages, latency, byte)
+    def meeting(self, compute: float) -> float:
+        return self.machine.meeting * math.sqrt(compute)
 
-    def all_gather(self, size: float, workers: int, messages: int = 1) -> float:
-        return self._collective(size, workers, messages, self.machine.collective_latency, self.machine.gather_byte)
+    def all_reduce(self, size: float, workers: int, messages: int = 1, transport: Transport = "gloo") -> float:
+        return self._collective(size, workers, messages, self.machine.collective_byte, transport)
+
+    def all_gather(self, size: float, workers: int, messages: int = 1, transport: Transport = "gloo") -> float:
+        return self._collective(size, workers, messages, self.machine.gather_byte, transport)
 
     def reduce_scatter(self, size: float, workers: int, messages: int = 1) -> float:
-        return self._collective(size, workers, messages, self.machine.collective_latency, self.machine.scatter_byte)
+        return self._collective(size, workers, messages, self.machine.scatter_byte)
 
-    def send(self, size: float, messages: int = 1) -> float:
+    def send(self, size: float, messages: int = 1, transport: Transport = "gloo") -> float:
+        if transport == "shared_memory":
+            return messages * self.machine.shared_latency + size * self.machine.shared_byte
         return messages * self.machine.send_latency + size * self.machine.send_byte
 
     def exposed(self, exchange: float, backward: float, buckets: int) -> float:
@@ -52,8 +53,13 @@ class ThisMachine(Place):
     def pass_over(self, size: float) -> float:
         return 2 * size / self.machine.memory_rate
 
-    def _collective(self, size: float, workers: int, messages: int, latency: float, byte: float) -> float:
+    def _collective(
+        self, size: float, workers: int, messages: int, byte: float, transport: Transport = "gloo"
+    ) -> float:
         """Measured between two; a ring of n takes n - 1 turns of a latency each, and hands on (n - 1) / n of the bytes."""
         if workers == 1:
             return 0.0
+        latency = self.machine.collective_latency
+        if transport == "shared_memory":
+            latency, byte = self.machine.shared_latency, self.machine.shared_byte
         return messages * latency * (workers - 1) + 2 * (workers - 1) / workers * size * byte

@@ -61,6 +61,17 @@ def moved(height: int, needed: list[Span], source: int, target: int) -> Span:
     return max(begin, needed[target][0]), min(end, needed[target][1])
 
 
+def most_moved(height: int, needed: list[Span]) -> int:
+    """The most rows that one worker sends to one other.
+
+    >>> most_moved(8, needs(Window(kernel=3, before=1, after=1), height=8, workers=2))
+    1
+    """
+    workers = range(len(needed))
+    spans = (moved(height, needed, source, target) for source in workers for target in workers if source != target)
+    return max((end - begin for begin, end in spans if end > begin), default=0)
+
+
 @dataclass(frozen=True)
 class HaloLayer:
     """A sliding layer at work: its window, the height of its input, and the bytes of one row of it over all of a mini-batch.

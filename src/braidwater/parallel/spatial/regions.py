@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from braidwater.parallel.parts import cut
-from braidwater.parallel.spatial.halo import HaloLayer, Span, Window, moved, needs
+from braidwater.parallel.spatial.halo import HaloLayer, Span, Window, most_moved, moved, needs
 from braidwater.parallel.talk import Talk
 
 
@@ -52,10 +52,10 @@ class Regions:
         found: torch.Tensor = _Spread.apply(tensor, self)  # type: ignore[no-untyped-call]
         return found
 
-    def exchange(self, sends: dict[int, torch.Tensor], receives: dict[int, torch.Tensor]) -> None:
-        """Send and receive rows, by worker."""
+    def exchange(self, sends: dict[int, torch.Tensor], receives: dict[int, torch.Tensor], most: int) -> None:
+        """Send and receive rows, by worker. `most` are the bytes of the largest piece that goes from any worker to any other."""
         self.halo_bytes += sum(rows.nbytes for rows in sends.values())
-        self.talk.swap(sends, receives)
+        self.talk.swap(sends, receives, most)
 
     def others(self, height: int, needed: list[Span], *, to_others: bool) -> dict[int, Span]:
         """The rows that go from this worker to others (or come from them), by worker."""
@@ -75,8 +75,7 @@ class Rehearsal(Regions):
         self.layers: list[HaloLayer] = []
 
     def fetch(self, region: torch.Tensor, height: int, window: Window) -> torch.Tensor:
-        row_bytes = region[:, :, :1].numel() * region.element_size()
-        self.layers.append(HaloLayer(window, height, row_bytes, region.requires_grad))
+        self.layers.append(HaloLayer(window, height, _row_bytes(region), region.requires_grad))
         begin, end = needs(window, height, self.parts)[0]
         return torch.nn.functional.pad(region, (0, 0, 0, end - region.shape[2]))[:, :, begin:]
 
@@ -88,6 +87,12 @@ class Rehearsal(Regions):
 
     def spread(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor
+
+
+def _row_bytes(region: torch.Tensor) -> int:
+    """The bytes of one row of all pictures. A region may have no rows."""
+    pictures, channels, _, width = region.shape
+    return pictures * channels * width * region.element_size()
 
 
 class _Fetch(torch.autograd.Function):
@@ -104,6 +109,7 @@ class _Fetch(torch.autograd.Function):
         regions.exchange(
             {other: region[:, :, low - begin : high - begin].contiguous() for other, (low, high) in outgoing.items()},
             received,
+            most_moved(height, needed) * _row_bytes(region),
         )
         low, high = moved(height, needed, regions.part, regions.part)
         pieces = {**received, regions.part: region[:, :, low - begin : max(high, low) - begin]}
@@ -123,6 +129,7 @@ class _Fetch(torch.autograd.Function):
         regions.exchange(
             {other: gradient[:, :, low - first : high - first].contiguous() for other, (low, high) in incoming.items()},
             received,
+            most_moved(height, needed) * _row_bytes(gradient),
         )
         whole = gradient.new_zeros(pictures, channels, end - begin, width)
         low, high = moved(height, needed, regions.part, regions.part)

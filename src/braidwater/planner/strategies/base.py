@@ -69,12 +69,21 @@ class Place(ABC):
     def contention(self, workers: int, rows: float) -> float:
         """How much longer a worker computes on `rows` rows when `workers` do so at a time."""
 
+    def meeting(self, compute: float) -> float:
+        """How long workers that compute so long wait for the slowest where they meet."""
+        return 0.0
+
+    @property
+    def transport(self) -> Transport:
+        """What exchanges inside forward and backward passes go through."""
+        return "shared_memory" if self.one_machine else "gloo"
+
     @abstractmethod
     def all_reduce(self, size: float, workers: int, messages: int = 1, transport: Transport = "gloo") -> float:
         """Seconds until all `workers` have the sum of `size` bytes of each, sent in `messages` messages."""
 
     @abstractmethod
-    def all_gather(self, size: float, workers: int, messages: int = 1) -> float:
+    def all_gather(self, size: float, workers: int, messages: int = 1, transport: Transport = "gloo") -> float:
         """Seconds until all have the parts of all, together `size` bytes."""
 
     @abstractmethod
@@ -82,7 +91,7 @@ class Place(ABC):
         """Seconds until each has its part of the sum of `size` bytes."""
 
     @abstractmethod
-    def send(self, size: float, messages: int = 1) -> float:
+    def send(self, size: float, messages: int = 1, transport: Transport = "gloo") -> float:
         """Seconds from one worker to another."""
 
     @abstractmethod

@@ -43,10 +43,11 @@ def local_steps(net: Net, place: Place, workers: int, size: float, period: float
     `copies` of the weights are kept beside the state.
     """
     rows = net.step_rows / workers
+    compute = net.seconds(rows)
     memory = held(net, rows) | {"copies of the weights": copies * net.weights}
     return Price(
-        net.seconds(rows) + net.update_seconds,
-        place.all_reduce(size, workers) / period,
+        compute + net.update_seconds,
+        (place.all_reduce(size, workers) + place.meeting(period * compute)) / period,
         2 * ring_share(workers) * size / period,
         memory,
         workers,

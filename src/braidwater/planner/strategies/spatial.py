@@ -43,8 +43,9 @@ class SpatialCost(StrategyCost):
         reducing = place.all_reduce(net.weights, workers, buckets)
         hidden = (1 - FORWARD) * compute
         exchange = (
-            place.all_gather(whole, workers)
-            + place.send(halo, 2 * borders * len(crossing))
+            place.all_gather(whole, workers, transport=place.transport)
+            + place.send(halo, 2 * borders * len(crossing), place.transport)
+            + place.meeting(compute)
             + place.exposed(reducing, hidden, buckets)
         )
         memory = held(net, rows)

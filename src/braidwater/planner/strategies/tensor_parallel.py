@@ -40,7 +40,7 @@ class TensorParallelCost(StrategyCost):
         memory["activations"] = int(memory["activations"] * (1 - (1 - 1 / workers) * inside / outputs))
         return Price(
             compute + update,
-            place.all_reduce(size, workers, messages),
+            place.all_reduce(size, workers, messages, place.transport) + place.meeting(compute),
             2 * ring_share(workers) * size,
             memory,
             workers,
