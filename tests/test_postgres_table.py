@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pyarrow as pa
 import pytest
+import sqlglot
 
 from braidwater.encoding import Encoding, Vector
 from braidwater.errors import (
@@ -20,7 +21,8 @@ from braidwater.errors import (
     TableNotFoundError,
     WorkerLostError,
 )
-from braidwater.tables import table, write_table
+from braidwater.tables import postgres, table, write_table
+from braidwater.tables.postgres import PostgresTable
 from braidwater.testing import TABLE_CHECKS
 from braidwater.testing.tables import example_rows
 
@@ -71,6 +73,30 @@ def test_the_fingerprint_changes_with_every_change_of_the_rows_and_with_nothing_
         server.run(change)
         seen.append(rows.fingerprint())
     assert len(set(seen)) == len(seen)
+
+
+def test_a_small_answer_is_kept_until_the_rows_change(server, monkeypatch):
+    """Fitting a second model on a table asks nothing again that a scan would have to answer."""
+    monkeypatch.setattr(postgres, "_SETTLED", "0 seconds")  # sessions that have ended have told what they changed
+    rows = in_a_table(server, example_rows(100))
+    query = sqlglot.parse_one("SELECT count(*) AS rows FROM this").sql  # a new tree each time
+    asked: list[str] = []
+    original = PostgresTable._text
+
+    def counted(self, statement):
+        asked.append(statement)
+        return original(self, statement)
+
+    monkeypatch.setattr(PostgresTable, "_text", counted)
+
+    def answer() -> tuple[int, int]:
+        asked.clear()
+        (found,) = rows.select(sqlglot.parse_one(query())).to_pylist()
+        return found["rows"], sum("COUNT(*)" in statement for statement in asked)
+
+    assert [answer(), answer()] == [(100, 1), (100, 0)]
+    server.run(f"DELETE FROM {rows.name} WHERE number < 10")
+    assert [answer(), answer()] == [(90, 1), (90, 0)]
 
 
 def test_types_that_arrow_lacks_are_read_as_documented(server):

@@ -32,6 +32,8 @@ class BlockStore(ABC):
     kind: str  # "memory" or "disk"
     # False: its blocks lie elsewhere and stay there. Aggregates fold them, `ask` asks about one, `read` refuses
     here: bool = True
+    # False: only the thread that was given it may read
+    any_thread: bool = True
 
     @property
     def rows(self) -> int:
@@ -56,6 +58,15 @@ class BlockStore(ABC):
 
     def close(self) -> None:
         """Let go of memory and files."""
+
+
+def runs(blocks: int, workers: int) -> list[range]:
+    """The numbers of the blocks that each worker has where it has a run of them: as equal in length as can be.
+
+    >>> runs(5, 2)
+    [range(0, 2), range(2, 5)]
+    """
+    return [range(blocks * worker // workers, blocks * (worker + 1) // workers) for worker in range(workers)]
 
 
 class StoreWriter(ABC):

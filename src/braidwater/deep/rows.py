@@ -83,7 +83,7 @@ def make_data(
         )
     source = blocks(rows, encoding)
     if settings.shuffle:
-        source.shuffle(settings.seed)
+        source.shuffle(settings.seed, engine.shared_directory)
     assert source.store is not None
     if held_out is None:
         return Data(source.store, source=source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow as pa
 from braidwater.aggregates.base import Aggregate, Iteration
 from braidwater.blocks.source import BlockSource
 from braidwater.blocks.store import BlockStore
+from braidwater.engines.address import LOCAL
 from braidwater.errors import OptionError, UnsupportedError
 from braidwater.events import Event
 from braidwater.tables.base import Table
@@ -105,7 +107,8 @@ class Member:
     counts how often the gang (or, where the others go on, this member) was started anew. Collectives are
     torch.distributed's, its process group (gloo or nccl) is made before the member is called; where a gang goes on without
     members that died there is none. `store` is a torch.distributed.Store of all members, which outlives each of them: there
-    they leave the addresses at which they can be found.
+    they leave the addresses at which they can be found. `host` is the address of this member's machine as the others know it:
+    who answers others listens there, and on no other network.
     """
 
     rank: int
@@ -114,6 +117,7 @@ class Member:
     restarts: int = 0
     source: BlockSource | None = None
     store: Any = None
+    host: str = LOCAL
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,11 @@ class Engine(ABC):
         """Whether the workers of tasks see the files of this machine as this process does."""
         return True
 
+    @property
+    def shared_directory(self) -> Path | None:
+        """A folder that all workers see as this process does, while the engine lives; None where the cache directory is one."""
+        return None
+
     def stays(self, table: Table) -> bool:
         """Whether `place` leaves the rows of `table` where they lie. Not where they lie in files of this machine."""
         return False
@@ -246,3 +255,14 @@ class Engine(ABC):
         a `Metric` waits until they have heard it, so that a `stop` decided there takes effect at that very metric.
         Tasks run under the options in force here, with their share of the workers and the memory.
         """
+
+    def visits(
+        self, tasks: Iterable[Task | None], own: BlockStore, whole: Sequence[BlockStore] = (), *, workers: int
+    ) -> RunningTasks:
+        """Run tasks where the rows of placed stores stay (`place`), each on the worker `Task.worker`, one at a time on each.
+
+        A task is ``function([part, *others], *arguments)``: `part` has the blocks of `own` that its worker holds (one of the
+        `runs` for so many `workers`), the others all blocks of `whole`; all are stores that can be read, by one thread. What
+        is emitted there is told here when the task has ended, as a `TaskEvent`. A `stop` does not reach it before that.
+        """
+        raise UnsupportedError(f"Engine {self.name!r} leaves no rows where they lie.")

@@ -228,7 +228,7 @@ class _AggregateLoop(EpochLoop):
             return {}
         if self._optimizer_state == "local" or len(found.optimizers) < 2:
             return found.optimizers
-        average = Once(_averaged([one.value for one in found.optimizers.values()]))
+        average = Once(mean_state([one.value for one in found.optimizers.values()]))
         return dict.fromkeys(found.optimizers, average)
 
     def state(self) -> MemberState:
@@ -254,7 +254,7 @@ def _on_processor(state: dict[str, Any]) -> dict[str, Any]:
     return {"state": moved, "param_groups": copy.deepcopy(state["param_groups"])}
 
 
-def _averaged(states: list[dict[str, Any]]) -> dict[str, Any]:
+def mean_state(states: list[dict[str, Any]]) -> dict[str, Any]:
     """The mean of the tensors of several optimisers' states; what is no tensor is the first one's."""
     mean = copy.deepcopy(states[0])
     for number, parameter in mean["state"].items():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -14,8 +15,9 @@ from sqlglot import exp
 from braidwater.errors import TableError
 from braidwater.sql.mistakes import of_duckdb
 from braidwater.sql.names import Name
-from braidwater.sql.place import Place
+from braidwater.sql.place import Place, arrow_rows
 from braidwater.tables import Table, TableStatistics
+from braidwater.tables.base import ColumnStatistics
 from braidwater.tables.duckdb import DuckDBTable
 
 _ROWS = "braidwater_rows"
@@ -31,9 +33,17 @@ class DuckDBPlace(Place):
         self.connection = connection
 
     def fields(self, name: Name) -> pa.Schema | None:
-        query = exp.select("*").from_(name.table).limit(0).sql(self.dialect)
+        found = self._bound(name)
+        return None if found is None else found.to_arrow_table().schema
+
+    def exists(self, name: Name) -> bool:
+        return self._bound(name) is not None
+
+    def _bound(self, name: Name, columns: Sequence[str] = ()) -> Any:
+        """A query of no row of a table, not run; None where there is no such table."""
+        chosen = [exp.column(column, quoted=True) for column in columns] or [exp.Star()]
         try:
-            return self.connection.sql(query).to_arrow_table().schema
+            return self.connection.sql(exp.select(*chosen).from_(name.table).limit(0).sql(self.dialect))
         except duckdb.CatalogException:
             return None
         except duckdb.Error as error:
@@ -42,16 +52,42 @@ class DuckDBPlace(Place):
     def select(self, query: exp.Query) -> pa.Table:
         return self._execute(query, self.connection.sql).to_arrow_table()
 
-    def table(self, query: exp.Query, name: str, rows: int | None = None) -> Table:
-        return SessionTable(self.connection, query, name=name, rows=rows)
+    def table(self, query: exp.Query, name: str, rows: int | None = None, schema: pa.Schema | None = None) -> Table:
+        return SessionTable(self.connection, query, name=name, rows=rows, known=schema)
 
     def run(self, statement: exp.Expression) -> None:
         self._execute(statement)
 
     def insert(self, name: Name, rows: pa.Table) -> None:
+        with self._registered(rows):
+            self.run(exp.insert(exp.select("*").from_(_ROWS), name.table))
+
+    def create(
+        self,
+        name: Name,
+        columns: Mapping[str, str],
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        keys: Sequence[str] = (),
+        of: Name | None = None,
+    ) -> None:
+        if not rows:
+            super().create(name, columns, rows, keys=keys, of=of)
+            return
+        own = self._bound(of, keys).types if of is not None and keys else ()
+        types = [exp.DataType.build(str(kind), dialect=self.dialect) for kind in own]
+        types += [self.sql_type(kind) for kind in columns.values()]
+        pairs = zip([*keys, *columns], types, strict=True)
+        selected = [exp.cast(exp.column(key, quoted=True), kind).as_(key, quoted=True) for key, kind in pairs]
+        with self._registered(arrow_rows(rows, columns, keys=keys)):
+            self.create_as(name, exp.select(*selected).from_(_ROWS))
+
+    @contextmanager
+    def _registered(self, rows: pa.Table) -> Iterator[None]:
+        """Arrow rows under a name in statements."""
         self.connection.register(_ROWS, rows)
         try:
-            self.run(exp.insert(exp.select("*").from_(_ROWS), name.table))
+            yield
         finally:
             with suppress(duckdb.Error):
                 self.connection.unregister(_ROWS)
@@ -64,14 +100,22 @@ class DuckDBPlace(Place):
         full = exp.EQ(this=counted, expression=exp.Anonymous(this="len", expressions=[array.copy()]))
         return exp.Not(this=exp.Coalesce(this=exp.Paren(this=full), expressions=[exp.false()]))
 
-    def without_gaps(self, name: Name, columns: Sequence[str], *, finite: bool) -> set[str]:
+    def without_gaps(self, name: Name, columns: Sequence[str], *, finite: bool) -> tuple[set[str], int | None]:
+        named = [exp.column(column, quoted=True) for column in dict.fromkeys(columns)]
+        if not named:
+            return set(), None
+        # where a column has no NULLs DuckDB knows that, and looks at no row
+        counts = exp.select(exp.Count(this=exp.Star()), *(exp.Count(this=one) for one in named)).from_(name.table)
+        ((total, *known),) = self._execute(counts).fetchall()
+        full = {one.name for one, count in zip(named, known, strict=True) if count == total}
+        return self._bounded(name, full) if finite else full, int(total)
+
+    def _bounded(self, name: Name, columns: Collection[str]) -> set[str]:
+        """Those of the columns whose values are known to lie between finite numbers."""
         asked = [exp.Anonymous(this="stats", expressions=[exp.column(column, quoted=True)]) for column in columns]
-        if not asked:
-            return set()
-        rows = self._execute(exp.select(*asked).from_(name.table).limit(1), self.connection.sql).fetchall()
-        found = {c: kept for c, kept in zip(columns, rows[0] if rows else (), strict=False) if isinstance(kept, dict)}
-        full = {column for column, kept in found.items() if kept.get("has_null") is False}
-        return {c for c in full if _is_bounded(found[c])} if finite else full
+        rows = self._execute(exp.select(*asked).from_(name.table).limit(1)).fetchall() if asked else []
+        kept = dict(zip(columns, rows[0], strict=True)) if rows else {}
+        return {column for column, one in kept.items() if isinstance(one, dict) and _is_bounded(one)}
 
     def is_finite(self, value: exp.Expression, *, array: bool) -> exp.Expression:
         total = exp.Anonymous(this="list_sum", expressions=[value.copy()]) if array else value.copy()
@@ -82,7 +126,7 @@ class DuckDBPlace(Place):
         return exp.Anonymous(this="list_dot_product", expressions=arrays)
 
     def type_names(self, name: Name) -> dict[str, str]:
-        found = self.connection.sql(exp.select("*").from_(name.table).limit(0).sql(self.dialect))
+        found = self._bound(name)
         return dict(zip(found.columns, map(_postgres_name, found.types), strict=True))
 
     def _execute(self, statement: exp.Expression, run: Callable[[str], Any] | None = None) -> Any:
@@ -94,18 +138,29 @@ class DuckDBPlace(Place):
 
 
 class SessionTable(DuckDBTable):
-    """A SELECT of a session, read through its own connection; the number of rows is counted once."""
+    """A SELECT of a session, read through its own connection; the number of rows is counted once, and of columns that are
+    `known` not to have NULLs nothing more is asked."""
 
-    def __init__(self, connection: Any, query: exp.Query, *, name: str, rows: int | None) -> None:
+    def __init__(
+        self, connection: Any, query: exp.Query, *, name: str, rows: int | None, known: pa.Schema | None = None
+    ) -> None:
         self._known_rows = rows
-        super().__init__(lambda: _Borrowed(connection), query.sql("duckdb"), name=name)
+        self._full = {field.name for field in known or () if not field.nullable}
+        schema = None if known is None else pa.schema([field.with_nullable(True) for field in known])
+        super().__init__(lambda: _Borrowed(connection), query, name=name, schema=schema)
 
     def statistics(self, columns: Sequence[str] | None = None) -> TableStatistics:
-        if columns or (columns is None and self.column_names):
-            return super().statistics(columns)
-        if self._known_rows is None:
-            self._known_rows = super().statistics([]).rows
-        return TableStatistics(self._known_rows, 8 * self._known_rows * len(self.schema))
+        columns = self.column_names if columns is None else list(columns)
+        asked = [column for column in columns if column not in self._full]
+        if asked:
+            found = super().statistics(asked)
+        else:
+            self.require(columns)
+            if self._known_rows is None:
+                self._known_rows = super().statistics([]).rows
+            found = TableStatistics(self._known_rows, 8 * self._known_rows * len(self.schema))
+        known = {column: ColumnStatistics(nulls=0) for column in columns if column in self._full}
+        return replace(found, columns={**found.columns, **known})
 
 
 class _Borrowed:

@@ -35,8 +35,9 @@ class Place(ABC):
         """Run a SELECT whose result is small."""
 
     @abstractmethod
-    def table(self, query: exp.Query, name: str, rows: int | None = None) -> Table:
-        """The rows of a SELECT as a table that estimators train on; `rows` is their number where it is known."""
+    def table(self, query: exp.Query, name: str, rows: int | None = None, schema: pa.Schema | None = None) -> Table:
+        """The rows of a SELECT as a table that estimators train on; `rows` is their number where it is known, and `schema` what
+        columns it has, of which only those can have NULLs that may."""
 
     @abstractmethod
     def run(self, statement: exp.Expression) -> None:
@@ -54,9 +55,10 @@ class Place(ABC):
     def has_gaps(self, array: exp.Expression) -> exp.Expression:
         """Whether an array is NULL or has a NULL in it."""
 
-    def without_gaps(self, name: Name, columns: Sequence[str], *, finite: bool) -> set[str]:
-        """Those of the columns that are known, without a look at the rows, to have no NULLs (and only finite numbers)."""
-        return set()
+    def without_gaps(self, name: Name, columns: Sequence[str], *, finite: bool) -> tuple[set[str], int | None]:
+        """Those of the columns that are known, without a look at the rows, to have no NULLs (and only finite numbers); and the
+        number of rows, where that has been found out by the way."""
+        return set(), None
 
     @abstractmethod
     def is_finite(self, value: exp.Expression, *, array: bool) -> exp.Expression:
@@ -77,10 +79,14 @@ class Place(ABC):
             raise TableNotFoundError(f"There is no table {name.text}.")
         return found
 
+    def exists(self, name: Name) -> bool:
+        """Whether there is such a table."""
+        return self.fields(name) is not None
+
     def refuse_existing(self, *names: Name) -> None:
         """Raise `TableError` where a table that is to be written is there already."""
         for name in names:
-            if self.fields(name) is not None:
+            if self.exists(name):
                 raise TableError(f"The output table {name.text} exists already. Drop it first, or give another name.")
 
     def create(

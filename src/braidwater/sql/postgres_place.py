@@ -52,7 +52,7 @@ class PostgresPlace(Place):
         names = [column.name for column in cursor.description or ()]
         return rows_to_arrow(names, cursor.fetchall())
 
-    def table(self, query: exp.Query, name: str, rows: int | None = None) -> Table:
+    def table(self, query: exp.Query, name: str, rows: int | None = None, schema: pa.Schema | None = None) -> Table:
         return PostgresTable(lambda: connect(self.address), self._text(query), name=name, address=self.address)
 
     def run(self, statement: exp.Expression) -> None:

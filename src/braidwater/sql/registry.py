@@ -37,10 +37,12 @@ Columns = tuple[str, ...] | None
 Vectors = list[list[float]]
 Numbers = list[float | None]
 Integers = list[int]
+Binary = bytes
 Count = int | float
 _TYPES = {
     "Source": "text", "Output": "text", "Expression": "text", "Columns": "text", "Vectors": "float8[][]", "str": "text",
     "int": "integer", "float": "float8", "bool": "boolean", "Numbers": "float8[]", "Count": "numeric", "Integers": "integer[]",
+    "Binary": "bytea",
 }  # fmt: skip
 
 
@@ -243,6 +245,12 @@ def _columns(name: str, value: Any) -> tuple[str, ...] | None:
     return None if text in ("", "*") or text.lower() == "null" else parse_columns(name, text)
 
 
+def _binary(name: str, value: Any) -> bytes:
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise OptionError(name, type(value).__name__, "a bytea")
+    return bytes(value)
+
+
 def _count(name: str, value: Any) -> int | float:
     """MADlib tells 1 component from a share of 1.0: the type of the argument decides."""
     return value if isinstance(value, int) and not isinstance(value, bool) else float(value)
@@ -257,6 +265,7 @@ _CONVERT: dict[str, Callable[[str, Any], Any]] = {
     "Numbers": parse_array,
     "Integers": lambda name, value: [_integer(name, one) for one in parse_array(name, value)],
     "Count": _count,
+    "Binary": _binary,
     "str": _string,
     "int": _integer,
     "float": lambda name, value: float(value),

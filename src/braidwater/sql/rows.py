@@ -12,7 +12,7 @@ from sqlglot import exp
 from braidwater.encoding.wide import is_list
 from braidwater.errors import EmptyTableError, OptionError
 from braidwater.sql.names import Name, match_columns
-from braidwater.sql.place import Place
+from braidwater.sql.place import Place, arrow_type
 from braidwater.tables import Table
 
 Key = tuple[Any, ...]
@@ -107,9 +107,12 @@ def training_rows(
     )
     values = [exp.cast(exp.paren(one), place.sql_type(kind)) for one, kind in zip(known, kinds, strict=True)]
     keys = [_key(place, schema.field(group)) for group in groups]
-    gaps = _gaps(place, source, known, values, finite=finite)
+    gaps, rows = _gaps(place, source, known, values, finite=finite)
     complete = exp.not_(exp.or_(*gaps)) if gaps else exp.true()
-    counts, shown = _counted(place, source, groups, keys, complete, where)
+    if rows is None or gaps or groups or where is not None:
+        counts, shown = _counted(place, source, groups, keys, complete, where)
+    else:
+        counts, shown = {(): Counts(rows, rows)}, {(): ()}
     used, total = sum(one.used for one in counts.values()), sum(one.total for one in counts.values())
     if not used:
         raise EmptyTableError(
@@ -119,16 +122,26 @@ def training_rows(
     # a condition that all rows fulfil would cost a look at every value
     conditions = ([complete] if used < total else []) + ([] if where is None else [where.copy()])
     query = exp.select(*selected).from_(source.table).where(*conditions)
-    found = place.table(query, source.text, used)
+    found = place.table(query, source.text, used, _columns(schema, groups, names, kinds))
     own = names if label is None else names[1:]
     return TrainingRows(found, query, tuple(own), None if label is None else names[0], tuple(groups), counts, shown)
 
 
+def _columns(schema: pa.Schema, groups: Sequence[str], names: Sequence[str], kinds: Sequence[str]) -> pa.Schema | None:
+    """What columns the rows have, where that is plain; only groups can be NULL."""
+    if any(kind.endswith("[]") for kind in kinds):
+        return None
+    keys = [schema.field(group) for group in groups]
+    keyed = [pa.field(key.name, key.type if _is_plain(key) else pa.string()) for key in keys]
+    return pa.schema([*keyed, *(pa.field(n, arrow_type(k), nullable=False) for n, k in zip(names, kinds, strict=True))])
+
+
 def _gaps(
     place: Place, source: Name, known: Sequence[exp.Expression], values: Sequence[exp.Expression], *, finite: bool
-) -> list[exp.Expression]:
-    """What must not be true of a row that is used: that a value is NULL or, if all are to be `finite`, NaN or infinite."""
-    full = place.without_gaps(source, [one.name for one in known if isinstance(one, exp.Column)], finite=finite)
+) -> tuple[list[exp.Expression], int | None]:
+    """What must not be true of a row that is used: that a value is NULL or, if all are to be `finite`, NaN or infinite; and how
+    many rows there are, where that is known."""
+    full, rows = place.without_gaps(source, [one.name for one in known if isinstance(one, exp.Column)], finite=finite)
     gaps: list[exp.Expression] = []
     for one, value in zip(known, values, strict=True):
         if isinstance(one, exp.Column) and one.name in full:
@@ -137,7 +150,7 @@ def _gaps(
         gaps.append(place.has_gaps(value) if array else _is_null(one))
         if finite:
             gaps.append(exp.not_(exp.paren(place.is_finite(value, array=array))))
-    return gaps
+    return gaps, rows
 
 
 def of_groups(place: Place, source: Name, groups: Sequence[str]) -> list[tuple[Key, exp.Expression]]:
@@ -202,8 +215,12 @@ def _counted(
 
 def _key(place: Place, field: pa.Field) -> exp.Expression:
     column = exp.column(field.name, quoted=True)
-    plain = pa.types.is_integer(field.type) or pa.types.is_boolean(field.type) or pa.types.is_string(field.type)
-    return column if plain else exp.cast(column, place.sql_type("text"))
+    return column if _is_plain(field) else exp.cast(column, place.sql_type("text"))
+
+
+def _is_plain(field: pa.Field) -> bool:
+    kind = field.type
+    return bool(pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_string(kind))
 
 
 def _known(place: Place, expression: exp.Expression, schema: pa.Schema, source: Name) -> exp.Expression:

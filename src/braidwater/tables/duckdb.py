@@ -28,7 +28,7 @@ class DuckDBTable(Table):
     def __init__(
         self,
         connect: Callable[[], Any],
-        query: str,
+        query: str | exp.Query,
         *,
         name: str,
         files: Sequence[str] = (),
@@ -36,7 +36,7 @@ class DuckDBTable(Table):
         schema: pa.Schema | None = None,
     ) -> None:
         self._connect = connect
-        self._query = parse_query(query)
+        self._query = parse_query(query) if isinstance(query, str) else query
         self._files = tuple(files)
         self._bytes = bytes
         self.name = name

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
+from threading import Lock
 from typing import Any, TypeVar, get_args
 
 import psycopg
@@ -28,8 +29,10 @@ from braidwater.engines.postgres.report import Report
 from braidwater.engines.postgres.server import server_of
 from braidwater.engines.postgres.sessions import Sessions, of_server
 from braidwater.engines.postgres.site import Executor, Site, sampled
-from braidwater.engines.postgres.store import ServerStore
+from braidwater.engines.postgres.store import ServerStore, all_there, pack_again
 from braidwater.engines.postgres.stream import PackedStream
+from braidwater.engines.postgres.visit import Part
+from braidwater.engines.postgres.visits import VisitTasks
 from braidwater.errors import OptionError, TableChangedError, TableError, WorkerLostError
 from braidwater.events import WorkerLost, emit
 from braidwater.options import current_options
@@ -68,8 +71,8 @@ class PostgresEngine(Engine):
         self.executor: Executor = executor
         self._workers = workers
         self._local = LocalEngine(workers)
-        # blocks that serve one fit, as nobody can tell if they are stale
-        self._of_query: tuple[BlockSource, Packed] | None = None
+        # the blocks that all passes of a source are made over, whatever becomes of its table meanwhile
+        self._current: tuple[BlockSource, Packed] | None = None
 
     @property
     def workers(self) -> int:
@@ -94,14 +97,14 @@ class PostgresEngine(Engine):
 
     def close(self) -> None:
         """End the sessions, and remove the blocks of queries that nobody could find again."""
-        self._forget_query()
+        self._forget()
         self._places.close()
         self.sessions.close()
 
-    def _forget_query(self) -> None:
-        if self._of_query is not None:
-            self._let_go(self._of_query[1])
-        self._of_query = None
+    def _forget(self) -> None:
+        if self._current is not None:
+            self._let_go(self._current[1])
+        self._current = None
 
     def _let_go(self, packed: Packed) -> None:
         """Remove blocks that nobody could find again."""
@@ -150,12 +153,24 @@ class PostgresEngine(Engine):
                 if not again:
                     raise lost from error
                 self.sessions.come_back()
+                self._look_for_blocks()
         raise AssertionError
+
+    def _look_for_blocks(self) -> None:
+        """After a crash: blocks of a table are packed again, those of a query cannot be the same for sure."""
+        if self._current is None or still_packed(self.sessions.lead, self._current[1]):
+            return
+        (source, packed), self._current = self._current, None
+        if packed.temporary and source.passes_done > 1:
+            raise TableChangedError(
+                f"The packed rows of the query {source.table.name!r} are gone with a crash of the server. Run again."
+            )
 
     def _pass(self, source: BlockSource, aggregate: Aggregate[Any, Result]) -> Result:
         table = source.table
         assert isinstance(table, PostgresTable)
-        packed = self._held(source) or find_packed(self.sessions.lead, table, source.columns)
+        current = self._held(source)
+        packed = current or find_packed(self.sessions.lead, table, source.columns)
         kept = self._passes.holds(packed, source.encoder)
         way = self._site.way(source, table, aggregate, packed, kept=kept)
         if way == "sql":
@@ -167,8 +182,13 @@ class PostgresEngine(Engine):
         if way == "copy":
             self._stream(source, packed)
             return self._local.aggregate(source, aggregate)
-        result = self._passes.run(source, aggregate, packed or self._pack(source, table), way)
-        source.check_unchanged()
+        packed = packed or pack(self.sessions.lead, table, source.columns)
+        if current is None:
+            self._forget()
+            self._current = (source, packed)
+        result = self._passes.run(source, aggregate, packed, way)
+        if current is None:  # later passes are made over the same blocks
+            source.check_unchanged()
         return result
 
     def _pushed(self, source: BlockSource, aggregate: Aggregate[Any, Result], pushed: PushedDown) -> Result | None:
@@ -185,16 +205,8 @@ class PostgresEngine(Engine):
         if isinstance(source.table, PostgresTable) and source.table.relation() is not None:
             source.table = PackedStream(source.table, self.address, packed)
 
-    def _pack(self, source: BlockSource, table: PostgresTable) -> Packed:
-        """Pack a table; the blocks of a query serve all passes of one source."""
-        packed = pack(self.sessions.lead, table, source.columns)
-        if packed.temporary:
-            self._forget_query()
-            self._of_query = (source, packed)
-        return packed
-
     def _held(self, source: BlockSource) -> Packed | None:
-        return self._of_query[1] if self._of_query is not None and self._of_query[0] is source else None
+        return self._current[1] if self._current is not None and self._current[0] is source else None
 
     def stays(self, table: Table) -> bool:
         return self._site.stays(table)
@@ -211,7 +223,9 @@ class PostgresEngine(Engine):
         assert isinstance(table, PostgresTable)
         assert source.encoder is not None
         lead = self.sessions.lead
-        packed = find_packed(lead, table, source.columns) or pack(lead, table, source.columns)
+        cut = source.unit_rows < source.encoder.block_schema.unit_rows
+        blocks = -(-table.statistics([]).rows // source.unit_rows) if cut else 1
+        packed = find_packed(lead, table, source.columns, blocks) or pack(lead, table, source.columns, blocks=blocks)
         try:
             found = self._passes.folded(source, Resident(), packed, "sessions")
             source.check_unchanged()
@@ -219,7 +233,7 @@ class PostgresEngine(Engine):
             self._let_go(packed)
             raise
         rows = [rows for one in found for rows, *_ in one.blocks]
-        return ServerStore(packed, source.encoder.block_schema, rows, partial(self._ask, source), self._let_go)
+        return ServerStore(source, packed, rows, self._ask, self._let_go)
 
     def _ask(self, source: BlockSource, number: int, function: Callable[[Block], Any]) -> Any:
         assert isinstance(source.store, ServerStore)
@@ -227,15 +241,25 @@ class PostgresEngine(Engine):
 
     def _over_store(self, source: BlockSource, aggregate: Aggregate[Any, Result]) -> Result:
         """A pass over blocks that stay in the server."""
-        store, (table, _) = source.store, sampled(source.table)
-        assert isinstance(store, ServerStore)
-        assert isinstance(table, PostgresTable)
-        if not still_packed(self.sessions.lead, store.packed):  # gone in a crash of the server
-            before = store.packed
-            store.packed = pack(self.sessions.lead, table, source.columns, before.pages)
-            if store.packed.blocks != before.blocks:
-                raise TableChangedError(f"Table {table.name!r} changed, and its blocks are gone. Run again.")
-        return self._passes.run(source, aggregate, store.packed, "sessions")
+        assert isinstance(source.store, ServerStore)
+        pack_again(self.sessions.lead, source.store)
+        return self._passes.run(source, aggregate, source.store.packed, "sessions")
+
+    def visits(
+        self, tasks: Iterable[Task | None], own: BlockStore, whole: Sequence[BlockStore] = (), *, workers: int
+    ) -> RunningTasks:
+        stores = [store for store in (own, *whole) if isinstance(store, ServerStore)]
+        if len(stores) < 1 + len(whole):
+            return super().visits(tasks, own, whole, workers=workers)
+        mending = Lock()
+
+        def parts_of(worker: int, lost: bool) -> list[Part]:
+            with mending:
+                if lost:
+                    all_there(self.address, stores)
+                return self._passes.parts(stores, worker, workers)
+
+        return VisitTasks(tasks, self.sessions, workers, parts_of)
 
     def materialise(self, source: BlockSource) -> BlockStore:
         """Blocks on this machine: the rows leave the server once, packed where they are packed, else in Arrow form."""

@@ -48,7 +48,9 @@ class Packed:
         return sum(rows for _, rows in self.blocks)
 
 
-def packed_name(table: PostgresTable, relation: Relation, columns: Sequence[PackedColumn], user: str) -> str:
+def packed_name(
+    table: PostgresTable, relation: Relation, columns: Sequence[PackedColumn], user: str, pages: int
+) -> str:
     """The name of the packed blocks of a table: that of whoever packs, since others may not read the rows."""
     what = [
         VERSION,
@@ -56,25 +58,36 @@ def packed_name(table: PostgresTable, relation: Relation, columns: Sequence[Pack
         user,
         [[c.name, c.sent, str(c.type), c.nullable, table.value(c.name).sql()] for c in columns],
     ]
+    if pages != pages_of_a_block(relation.pages, relation.bytes):
+        what.append(pages)
     return f"blocks_{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]}"
 
 
-def find_packed(connection: psycopg.Connection[Any], table: PostgresTable, names: Sequence[str]) -> Packed | None:
-    """The packed blocks of `names`, where they were packed before and the table is what it was."""
+def find_packed(
+    connection: psycopg.Connection[Any], table: PostgresTable, names: Sequence[str], blocks: int = 1
+) -> Packed | None:
+    """The packed blocks of `names`, where they were packed before and the table is what it was; at least so many `blocks`."""
     relation = table.relation()
     if relation is None:
         return None
     columns = packed_columns(table, names)
-    name = packed_name(table, relation, columns, connection.info.user)
+    pages = pages_of_a_block(relation.pages, relation.bytes, blocks)
+    name = packed_name(table, relation, columns, connection.info.user, pages)
     return _kept(connection, name, columns, str(table.fingerprint()))
 
 
 def pack(
-    connection: psycopg.Connection[Any], table: PostgresTable, names: Sequence[str], pages: int | None = None
+    connection: psycopg.Connection[Any],
+    table: PostgresTable,
+    names: Sequence[str],
+    *,
+    pages: int | None = None,
+    blocks: int = 1,
 ) -> Packed:
     """Pack the columns `names` of all rows, or find them packed. One transaction: what fails leaves nothing behind.
 
-    `pages` of the table make a block (by default those that hold 2 MB of numbers).
+    `pages` of the table make a block (by default those that hold 2 MB of numbers, and fewer where that is less than so many
+    `blocks`).
 
     Costs one scan and about 10 ns of the server's CPU a byte; takes as many bytes as the numbers. Two that pack the same
     table at the same time do it once: the second waits and finds it done.
@@ -84,7 +97,8 @@ def pack(
     if relation is None:
         name = f"blocks_of_a_query_{uuid4().hex}"
     else:
-        name = packed_name(table, relation, columns, connection.info.user)
+        pages = pages or pages_of_a_block(relation.pages, relation.bytes, blocks)
+        name = packed_name(table, relation, columns, connection.info.user, pages)
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
         _sweep(connection)
@@ -99,26 +113,28 @@ def pack(
         server = server_of(connection)
         connection.execute(server.create_blocks(place))
         source, held = _source(connection, table, relation)
-        step = pages or pages_of_a_block(held, relation.bytes if relation else 0)
+        step = pages or pages_of_a_block(held, 0, blocks)
         query = server.packing_query(table, columns, source, held, step)
         connection.execute(sql.SQL("INSERT INTO {} (number, rows, data) {}").format(place, query))
         if table.fingerprint() != before:
             raise TableChangedError(f"Table {table.name!r} changed while it was packed. Nothing was kept; run again.")
-        blocks = _blocks(connection, place)
+        made = _blocks(connection, place)
         version = uuid4().hex
         facts = {
-            "fingerprint": str(before), "table": table.name, "blocks": len(blocks), "version": version, "pages": step,
+            "fingerprint": str(before), "table": table.name, "blocks": len(made), "version": version, "pages": step,
         }  # fmt: skip
         owner = {"session": connection.info.backend_pid} if relation is None else {}
         document = json.dumps(facts | owner)
         connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(place, sql.Literal(document)))
-    return Packed(name, columns, blocks, _bytes(connection, place), version, step, temporary=relation is None)
+    return Packed(name, columns, made, _bytes(connection, place), version, step, temporary=relation is None)
 
 
-def pages_of_a_block(pages: int, size: int) -> int:
-    """How many pages make about `BLOCK_BYTES` of numbers, where `pages` hold `size` bytes (what lies out of line included)."""
+def pages_of_a_block(pages: int, size: int, blocks: int = 1) -> int:
+    """How many pages make about `BLOCK_BYTES` of numbers, where `pages` hold `size` bytes (what lies out of line included);
+    fewer where there would not be so many `blocks`."""
     each = max(size, pages * 8192, 1) / max(pages, 1)
-    return max(int(BLOCK_BYTES * _HEAP_SHARE / each), 1)
+    full = max(int(BLOCK_BYTES * _HEAP_SHARE / each), 1)
+    return full if blocks == 1 else max(min(full, pages // blocks), 1)
 
 
 def _source(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from braidwater.aggregates.base import Aggregate
 from braidwater.blocks.base import Block, BlockEncoder
 from braidwater.blocks.source import BlockSource
+from braidwater.blocks.store import runs
 from braidwater.engines.base import Nothing
 from braidwater.engines.postgres.packing import Packed
 from braidwater.engines.postgres.report import Report
 from braidwater.engines.postgres.server import server_of
-from braidwater.engines.postgres.session import Folded, Rows, Share, ask, fold
+from braidwater.engines.postgres.session import Folded, fold
 from braidwater.engines.postgres.sessions import execute, opened, request_of
-from braidwater.engines.postgres.shares import holder_of, shares_of
+from braidwater.engines.postgres.share import Rows, Share, ask
+from braidwater.engines.postgres.shares import holder_of, ones_of, shares_of
 from braidwater.engines.postgres.site import Site, sampled
+from braidwater.engines.postgres.store import ServerStore
 from braidwater.engines.postgres.tree import TreeFold, merged
+from braidwater.engines.postgres.visit import Part
 from braidwater.errors import NullValueError
 from braidwater.options import current_options
 from braidwater.tables.missing import missing_count
@@ -70,8 +74,18 @@ class Passes:
         """What `function` says of one block, in the session that holds it."""
         shares = self._shares(packed, None)
         holder = holder_of(number, len(packed.blocks), len(shares))
-        arguments = (shares[holder], _rows(source, packed), number, packed.blocks[number][0], function)
+        (one,) = ones_of(packed, shares[holder], range(number, number + 1))
+        arguments = (shares[holder], _rows(source, packed), one, function)
         return self._site.sessions.ask(holder, (ask, arguments))
+
+    def parts(self, stores: Sequence[ServerStore], worker: int, workers: int) -> list[Part]:
+        """What a session is told of the blocks that it holds of the first store, its run of so many `workers`', and of all
+        blocks of the others."""
+        memory, cores = current_options().memory // 4, self._site.facts["cores"]
+        own = shares_of(stores[0].packed, workers, memory, cores)[worker]
+        shares = [own, *(shares_of(store.packed, 1, memory // workers, cores)[0] for store in stores[1:])]
+        spans = [runs(len(stores[0].units), workers)[worker], *(range(len(store.units)) for store in stores[1:])]
+        return [_part(*one) for one in zip(stores, shares, spans, strict=True)]
 
     def _by_sessions(self, packed: Packed, rows: Rows, aggregate: Aggregate[Any, Any]) -> list[Folded]:
         shares = self._shares(packed, None if aggregate.exact else aggregate.workers)
@@ -99,6 +113,13 @@ class Passes:
             statement = server_of(lead).aggregate(packed.identifier)
             found = execute(lead, statement, [request], binary=True).fetchall()
         return [opened(state, "a worker") for (state,) in found]
+
+
+def _part(store: ServerStore, share: Share, span: range) -> Part:
+    places = [place for place in span if store.units[place].rows]
+    units = tuple(store.units[place] for place in places)
+    ones = tuple(ones_of(store.packed, share, places))
+    return Part(share, _rows(store.source, store.packed), store.schema, units, ones)
 
 
 def _rows(source: BlockSource, packed: Packed) -> Rows:

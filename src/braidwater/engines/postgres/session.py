@@ -8,74 +8,27 @@ one who installed them grants it.
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
 
 import cloudpickle
 import numpy as np
 import pyarrow as pa
 
 from braidwater.aggregates.base import Aggregate
-from braidwater.blocks.base import Block, BlockEncoder, RawBlock
+from braidwater.blocks.base import Block, RawBlock
 from braidwater.engines import facts as machine
+from braidwater.engines.local.threads import one_blas_thread
 from braidwater.engines.once import Once, exchange
-from braidwater.engines.postgres.form import PackedColumn, unpacked
+from braidwater.engines.postgres.form import unpacked
+from braidwater.engines.postgres.share import Rows, Share, blocks_of, torch_threads
 from braidwater.engines.postgres.tree import Nodes, TreeFold
 from braidwater.errors import UnsupportedError
 from braidwater.options import format_bytes
-from braidwater.tables.split import Sample
-
-
-@dataclass(frozen=True)
-class Rows:
-    """How packed blocks become blocks: their columns, the encoder, and the `sample` of their rows that is taken, if not all
-    are. `key` names what comes out."""
-
-    columns: tuple[PackedColumn, ...]
-    encoder: BlockEncoder | None
-    key: str
-    sample: Sample | None = None
-
-    def block(self, number: int, start: int, rows: int, data: list[bytes]) -> tuple[Block | RawBlock, int]:
-        """The block, and how many rows the policy for NULLs left out."""
-        batch = unpacked(self.columns, rows, data)
-        if self.sample is not None:
-            batch = self.sample.of(batch, start)
-        if self.encoder is None:
-            return RawBlock(batch, start=start, number=number), 0
-        arrays = self.encoder.encode(batch)
-        block = Block.from_arrays(arrays, self.encoder.block_schema)
-        block.number, block.start = number, start
-        return block, batch.num_rows - block.rows
-
-
-@dataclass(frozen=True)
-class Share:
-    """The blocks ``first`` to ``last`` of a table of packed blocks (a name as SQL has it).
-
-    `version` differs when the table was packed anew, `place` and `start` count the blocks and rows before the first, `keep`
-    the bytes of blocks that the session may hold, `threads` those that torch may compute with.
-    """
-
-    table: str
-    version: str
-    first: int
-    last: int
-    place: int
-    start: int
-    keep: int
-    threads: int = 1
-
-    @property
-    def key(self) -> str:
-        """What tells it from others in the memory of a session."""
-        return f"{self.table} {self.version} {self.first} {self.last}"
 
 
 @dataclass
@@ -89,7 +42,6 @@ class Folded:
     state: Any = None
     blocks: list[tuple[int, int, float, float]] = field(default_factory=list)
     dropped: int = 0
-    from_memory: bool = False
     cpu_seconds: float = 0.0
 
 
@@ -108,15 +60,6 @@ TOO_LARGE = (
 )
 
 
-class Item(NamedTuple):
-    """A block, the number that its packed form has in the table, and how many rows the policy for NULLs left out."""
-
-    block: Block | RawBlock
-    packed: int
-    dropped: int
-
-
-_kept: dict[tuple[str, str], list[Item]] = {}  # by what they are blocks of, those used last at the end
 _shared: dict[str, Once[Any]] = {}  # what the client knows that this session has
 
 
@@ -165,7 +108,7 @@ def fold(where: list[str], share: Share, rows: Rows, aggregate: Aggregate[Any, A
     found = Folded(state=None if aggregate.exact else aggregate.initialize())
     tree = TreeFold(aggregate, found.nodes)
     cpu = time.process_time()
-    with one_thread(), torch_threads(share.threads), closing(_blocks(share, rows, found)) as items:
+    with one_blas_thread(), torch_threads(share.threads), closing(blocks_of(share, rows)) as items:
         for block, packed, dropped in items:
             begun = time.time()
             where[0] = _place(block)
@@ -186,87 +129,6 @@ def _place(block: Block | RawBlock) -> str:
     return f"block {block.number} (rows {block.start} to {block.start + block.rows - 1})"
 
 
-def _blocks(share: Share, rows: Rows, found: Folded) -> Generator[Item, None, None]:
-    """The blocks of a share: kept ones, else out of the table, and then they are kept while they fit."""
-    import plpy
-
-    key = (share.key, rows.key)
-    kept = _kept.pop(key, None)
-    if kept is not None:
-        _kept[key] = kept
-        found.from_memory = True
-        for item in kept:
-            plpy.execute("SELECT 1")  # where a cancelled statement ends
-            yield item
-        return
-    held: list[Item] | None = [] if share.keep else None
-    size = 0
-    with closing(_read(share, rows)) as items:
-        for item in items:
-            size += item.block.bytes
-            held = held if held is not None and _make_room(share.keep - size) else None
-            if held is not None:
-                held.append(item)
-            yield item
-    if held is not None:
-        _kept[key] = held
-
-
-def _read(share: Share, rows: Rows) -> Generator[Item, None, None]:
-    """The blocks of a share out of the table."""
-    import plpy
-
-    start, place = share.start, share.place
-    statement = f"SELECT number, rows, data FROM {share.table} WHERE number BETWEEN $1 AND $2 ORDER BY number"
-    plan = plpy.prepare(statement, ["int4", "int4"])
-    cursor = plpy.cursor(plan, [share.first, share.last])
-    try:
-        while got := cursor.fetch(1):
-            row = got[0]
-            block, dropped = rows.block(place, start, row["rows"], row["data"])
-            yield Item(block, row["number"], dropped)
-            start += row["rows"]
-            place += 1
-    finally:
-        cursor.close()  # after an error too: the transaction does not end while it is open
-
-
-def _make_room(size: int) -> bool:
-    """Forget blocks, those used longest ago first, until all that are kept take `size` bytes. False where that cannot be."""
-    while _kept and sum(item.block.bytes for kept in _kept.values() for item in kept) > size:
-        del _kept[next(iter(_kept))]
-    return size >= 0
-
-
-def ask(share: Share, rows: Rows, place: int, packed: int, function: Callable[[Any], Any]) -> Any:
-    """What `function` says of one block of the share: the `place`-th of the table, in packed form number `packed`."""
-    kept = _kept.get((share.key, rows.key))
-    if kept is not None:
-        return function(kept[place - share.place].block)
-    with closing(_read(replace(share, first=packed, last=packed, place=place), rows)) as items:
-        return function(next(items).block)
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Where torch is loaded: `count` threads for an operation, so that the sessions together take the machine once; fewer
-    where OMP_NUM_THREADS says so.
-    """
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        asked = int(os.environ.get("OMP_NUM_THREADS") or count)
-        if torch.get_num_threads() != min(count, asked):
-            torch.set_num_threads(min(count, asked))
-    yield
-
-
-def one_thread() -> Any:
-    """BLAS on one thread: the sessions are what is parallel."""
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(limits=1, user_api="blas")
-
-
 _specs: dict[bytes, tuple[Rows, Aggregate[Any, Any]]] = {}
 
 
@@ -285,7 +147,7 @@ def transition(state: bytes | None, number: int, rows: int, data: list[bytes], r
     try:
         form, aggregate = _spec(request)
         begun, cpu = time.time(), time.process_time()
-        with one_thread():
+        with one_blas_thread():
             block, dropped = form.block(number, 0, rows, data)
             TreeFold(aggregate, found.nodes).add(number, aggregate.transition(aggregate.initialize(), block))
         found.blocks.append((block.rows, block.bytes, begun, time.time() - begun))
@@ -320,7 +182,7 @@ def final(state: bytes | None) -> bytes:
 def added_columns(request: bytes, rows: int, data: list[bytes]) -> list[str]:
     """The columns that a function adds to the rows of a packed block, each as the text of an SQL array."""
     columns, function, names = _function(request)
-    with one_thread():
+    with one_blas_thread():
         found = function(unpacked(columns, rows, data))
     return [_literal(found.column(found.schema.get_field_index(name))) for name in names]
 

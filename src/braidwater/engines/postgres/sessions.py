@@ -39,7 +39,7 @@ from braidwater.tables.postgres import READER, told
 Shared = WeakValueDictionary[str, Once[Any]]
 
 _INSTALLED = ("site-packages", "dist-packages", sysconfig.get_paths()["stdlib"], str(Path(__file__).parents[2]))
-_PATIENCE = 15.0  # seconds that a server may take to come back
+PATIENCE = 15.0  # seconds that a server may take to come back
 _CALL = sql.SQL("SELECT {}.call(%b)").format(sql.Identifier(SCHEMA))
 
 _PLACE = (
@@ -98,6 +98,7 @@ class Sessions:
         self._address = address
         self.size = size
         self._open: list[psycopg.Connection[Any]] = []
+        self._opening = Lock()
         # what each session has of values that travel once, for as long as somebody here has them too
         self._shared: WeakKeyDictionary[psycopg.Connection[Any], Shared] = WeakKeyDictionary()
         weakref.finalize(self, close_all, self._open)
@@ -113,12 +114,21 @@ class Sessions:
 
     def take(self, count: int) -> list[psycopg.Connection[Any]]:
         """So many of them, in their order; those that were lost are opened anew, once the server answers."""
-        for place in range(count):
-            if place == len(self._open):
+        with self._opening:
+            while len(self._open) < count:
                 self._open.append(open_session(self._address))
-            elif _has_ended(self._open[place]):
-                self._open[place] = open_session(self._address, patience=_PATIENCE)
-        return self._open[:count]
+        return [self._at(place) for place in range(count)]
+
+    def _at(self, place: int) -> psycopg.Connection[Any]:
+        """One that was opened before. Threads that each ask for one of their own do not wait for each other."""
+        if _has_ended(self._open[place]):
+            self._open[place] = open_session(self._address, patience=PATIENCE)
+        return self._open[place]
+
+    def cancel(self, place: int) -> None:
+        """End the statement that runs on one of them, if any does."""
+        with suppress(psycopg.Error):
+            self._open[place].cancel()
 
     def come_back(self) -> None:
         """Open what was lost again, once the server answers."""
@@ -142,14 +152,13 @@ class Sessions:
                 for done in as_completed(running):
                     yield running[done], done.result()
             except BaseException:
-                for session in sessions:
-                    with suppress(psycopg.Error):
-                        session.cancel()
+                for number in range(len(sessions)):
+                    self.cancel(number)
                 raise
 
     def ask(self, number: int, request: Any) -> Any:
         """The value of ``(function, arguments)`` on one session."""
-        session = self.take(number + 1)[number]
+        session = self._at(number) if number < len(self._open) else self.take(number + 1)[number]
         return self._call(session, self._request(session, request), number)
 
     def _request(self, session: psycopg.Connection[Any], request: Any) -> bytes:
@@ -209,8 +218,11 @@ def request_of(value: Any) -> bytes:
         return _pickled(value)
 
 
+_by_reference: set[str] = set()  # modules that the server can import; to look at all of them takes 20 ms
+
+
 def _pickled(value: Any) -> bytes:
-    own = [module for name, module in sys.modules.items() if name != "__main__" and _is_own(module)]
+    own = [sys.modules[name] for name in sys.modules.keys() - _by_reference if name != "__main__" and _is_own(name)]
     for module in own:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -220,9 +232,12 @@ def _pickled(value: Any) -> bytes:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-def _is_own(module: Any) -> bool:
-    file = getattr(module, "__file__", None) or ""
-    return bool(file) and not any(place in file for place in _INSTALLED)
+def _is_own(name: str) -> bool:
+    file = getattr(sys.modules[name], "__file__", None) or ""
+    own = bool(file) and not any(place in file for place in _INSTALLED)
+    if not own:
+        _by_reference.add(name)
+    return own
 
 
 def execute(

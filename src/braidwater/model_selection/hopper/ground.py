@@ -9,11 +9,12 @@ from typing import Any
 
 from braidwater.blocks import BlockSource
 from braidwater.blocks.mini_batches import MiniBatches
+from braidwater.blocks.source import CacheChoice
 from braidwater.blocks.store import BlockStore
 from braidwater.deep.inputs import InputForm
 from braidwater.encoding import FittedEncoding
 from braidwater.engines import Engine
-from braidwater.errors import UnsupportedError, UserError
+from braidwater.errors import OptionError, UnsupportedError, UserError
 from braidwater.model_selection.hopper.partitions import Partition, PartitionedSource, partitions_of
 from braidwater.tables import Table
 
@@ -24,8 +25,8 @@ _ROLES = ("label", "features", "exclude", "weight")
 class Ground:
     """The rows that models hop over: the blocks of all, of which a worker reads its own partition, and those held out.
 
-    `table` is the name of what they come from, `settings` those of a trainer that decide on the numbers it learns from. The
-    blocks travel to other processes as the path of their file.
+    They are in files that worker processes find, which travel as their paths, or stay where the rows lie (`BlockStore.here` is
+    False). `table` is the name of what they come from, `settings` those of a trainer that decide on the numbers it learns from.
     """
 
     table: str
@@ -34,6 +35,7 @@ class Ground:
     store: BlockStore
     partitions: int
     validation: BlockStore | None = None
+    owners: int = 0  # workers, each of whom has every `owners`-th partition; 0: one each
     _held: dict[tuple[int, str], tuple[Partition, MiniBatches]] = field(default_factory=dict, compare=False, repr=False)
 
     def rows(self, partition: int, form: InputForm) -> tuple[Partition, MiniBatches]:
@@ -43,6 +45,15 @@ class Ground:
             part = partitions_of(self.store, self.partitions)[partition]
             self._held[key] = part, MiniBatches(part, form.rows, batch_size=1)
         return self._held[key]
+
+    @property
+    def workers(self) -> int:
+        """How many workers the partitions belong to."""
+        return self.owners or self.partitions
+
+    def owned(self, worker: int) -> range:
+        """The partitions of a worker: nobody else reads them."""
+        return range(worker, self.partitions, self.workers)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -58,17 +69,38 @@ def make_ground(
     partitions: int,
     engine: Engine,
     stack: ExitStack,
+    workers: int | None = None,
 ) -> Ground:
-    """The blocks of both tables as `trainer` reads them, in files that worker processes find, while `stack` is open."""
+    """The blocks of both tables as `trainer` reads them, while `stack` is open: in files, or where the rows stay.
+
+    Each of `workers` has as many of the `partitions` as the others, within one; by default there are as many of either.
+    """
+    workers = workers or partitions
+    if partitions < workers:
+        raise OptionError("partitions", partitions, f"at least {workers}: every worker owns one or more")
+    stays = engine.stays(rows)
+    if stays and partitions != workers:
+        raise OptionError(
+            "partitions", partitions, f"{workers}: where rows stay each worker owns the part that lies with it"
+        )
+    if stays and partitions > engine.workers:
+        raise OptionError(
+            "workers", partitions, f"at most {engine.workers}, the workers of the engine where the rows stay"
+        )
     encoding = trainer.encode(rows, **{name: value for name, value in roles.items() if name in _ROLES})
-    source = stack.enter_context(PartitionedSource(rows, encoding, partitions=partitions))
-    store = engine.materialise(source)
+    source = stack.enter_context(PartitionedSource(rows, encoding, partitions=partitions, stays=stays))
+    store = engine.place(source)
     partitions_of(store, partitions)  # refuses a table of too few rows before a worker starts
     validation = None
     if held_out is not None:
-        checked = stack.enter_context(BlockSource(held_out, encoding.for_evaluation(), passes=2, cache="disk"))
-        validation = engine.materialise(checked)
-    return Ground(rows.name, encoding, numbers_of(trainer, encoding), store, partitions, validation)
+        cache: CacheChoice = "memory" if stays else "disk"
+        checked = stack.enter_context(BlockSource(held_out, encoding.for_evaluation(), passes=2, cache=cache))
+        validation = engine.place(checked) if stays else engine.materialise(checked)
+        if validation.here == stays:
+            raise UnsupportedError(
+                "The rows held out lie elsewhere than those to train on. Give a share of the rows: 0.2."
+            )
+    return Ground(rows.name, encoding, numbers_of(trainer, encoding), store, partitions, validation, workers)
 
 
 def numbers_of(trainer: Any, encoding: FittedEncoding) -> dict[str, Any]:

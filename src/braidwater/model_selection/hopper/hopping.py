@@ -38,6 +38,7 @@ def hop(
     validation: Any = None,
     epochs: int | None = None,
     workers: int | None = None,
+    partitions: int | None = None,
     metric: str | None = None,
     direction: str = "auto",
     scheduler: Any = None,
@@ -52,11 +53,11 @@ def hop(
     """Train many `Trainer`s on a table of which each worker reads its own part only; the models hop from worker to worker.
 
     Model hopper parallelism (Nakandala, Zhang and Kumar 2020, "Cerebro: A Data System for Optimized Deep Learning Model
-    Selection"): the rows are dealt to as many partitions as there are workers. A model is trained on one partition, then
-    goes to another worker with all it has (weights, optimiser, step of its schedule, loss scale, random numbers), and sees
-    every partition once an epoch. So each model is trained by plain sequential SGD, nothing is averaged, and yet no worker
-    reads more than its part of the rows. There is no barrier: a worker that is free takes up the model with most left
-    to do that is not somewhere else and has not been there in its epoch.
+    Selection"): the rows are dealt to as many `partitions` as there are workers, or more, of which each then owns several. A
+    model is trained on one partition, then goes to another one with all it has (weights, optimiser, step of its schedule, loss
+    scale, random numbers), and sees every partition once an epoch. So each model is trained by plain sequential SGD, nothing is
+    averaged, and yet no worker reads more than its part of the rows. There is no barrier: a worker that is free takes up the
+    model with most left to do that is not somewhere else and has not been there in its epoch.
 
     The order in which a model sees the partitions follows from who is free when, and with it its weights: they are those of
     one process that trains it in the same order, bit for bit. `Hopped.orders` has the orders; given as `orders` they are
@@ -67,15 +68,21 @@ def hop(
     is a table or the share of the rows to keep for it; those rows are read by all workers at the end of each epoch. `warm_start`
     begins with the weights of models that were fitted.
 
-    With `checkpoint` (a folder) a later call goes on after Ctrl-C or a crash with the hops that were done. A worker that dies
+    With `checkpoint` (a folder) a later call goes on after Ctrl-C or a crash with the hops that were done, on another number of
+    workers too where `partitions` are as many. A worker that dies
     loses one hop, which is done again (`retries` times). A model that fails is recorded in `Hopped.errors`, and the others go on.
 
-    Cost: the blocks of the table as a file (each worker reads its part of it); a checkpoint of each model after each hop.
+    Where `engine` leaves the rows where they lie (`PostgresEngine`), its workers hold the partitions, each a run of the blocks,
+    and models hop between them; checkpoints are written here.
+
+    Cost: the blocks of the table as a file (each worker reads its part of it), unless they stay; a checkpoint of each model
+    after each hop.
     """
     chosen = _checked_models(models, epochs, warm_start)
     count = workers or (engine.workers if engine is not None else current_options().workers)
     if count < 1:
         raise OptionError("workers", workers, "at least 1")
+    parts = partitions or count
     rows, held_out = _split(table(data), validation, seed)
     roles = {"label": label, "features": features, "exclude": exclude, "weight": weight}
     judged = find_scheduler(scheduler)
@@ -86,10 +93,11 @@ def hop(
         raise EmptyTableError(f"Table {rows.name!r} has no rows to train on.")
     with ExitStack() as stack:
         folder = _folder(checkpoint, stack)
-        keep_identity(folder, chosen, rows, count, seed, resume=resume)
+        keep_identity(folder, chosen, rows, parts, seed, resume=resume)
         with running("hopper", rows=rows.statistics([]).rows, passes=max(model.epochs for model in chosen)):
             engine = engine or LocalEngine(count)
-            ground = make_ground(chosen[0], RememberedTable(rows), held_out, roles, count, engine, stack)
+            known = rows if engine.stays(rows) else RememberedTable(rows)
+            ground = make_ground(chosen[0], known, held_out, roles, parts, engine, stack, count)
             for number, model in enumerate(chosen):
                 require_same_numbers(model, ground, f"Model {number}")
             name = _metric_name(metric, held_out is not None)

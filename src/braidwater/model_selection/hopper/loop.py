@@ -60,20 +60,21 @@ class HopLoop(EpochLoop):
     loss and the partitions seen. So hops make the same weights, bit for bit, wherever each of them runs.
     """
 
-    def __init__(self, training: Training, data: Data, rows: Rows) -> None:
+    def __init__(self, training: Training, data: Data, rows: Rows, checkpoints: Checkpoints | None = None) -> None:
         self._rows = rows
         self._visited: list[int] = []
         self._orders: list[list[int]] = []
         super().__init__(training, data, Replica(), f"hopper over {len(rows.sizes)} partitions")
+        if checkpoints is not None:  # instead of those in the training's folder
+            self.checkpoints = checkpoints
+            self._resume(checkpoints)
 
     def open_batches(self) -> Rows:
         return self._rows
 
     @property
     def standing(self) -> Standing:
-        progress = self.progress
-        orders = tuple(tuple(order) for order in self._orders)
-        return Standing(progress.epoch, tuple(self._visited), orders, progress.steps, progress.stopped)
+        return standing_in(self.progress, self._visited, self._orders)
 
     def hop(self, partition: int, before: Standing) -> None:
         """Train on `partition`. Nothing is left to do where the checkpoint holds this hop already: its worker died after it."""
@@ -128,16 +129,13 @@ def standing_of(folder: str | Path) -> tuple[Standing, Progress]:
     if found is None:
         return Standing(), Progress()
     values: dict[str, Any] = found.member(0).values
-    progress = found.progress
-    orders: Sequence[Sequence[int]] = values["orders"]
-    standing = Standing(
-        progress.epoch,
-        tuple(values["visited"]),
-        tuple(tuple(order) for order in orders),
-        progress.steps,
-        progress.stopped,
-    )
-    return standing, progress
+    return standing_in(found.progress, values["visited"], values["orders"]), found.progress
+
+
+def standing_in(progress: Progress, visited: Sequence[int], orders: Sequence[Sequence[int]]) -> Standing:
+    """Where a model stands, as its checkpoint tells."""
+    before = tuple(tuple(order) for order in orders)
+    return Standing(progress.epoch, tuple(visited), before, progress.steps, progress.stopped)
 
 
 def learnt(folder: str | Path) -> Trained | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from braidwater.blocks import BlockSource
 from braidwater.blocks.base import Array, Block, BlockEncoder
 from braidwater.blocks.mini_batches import deal
-from braidwater.blocks.store import BlockStore, Unit
+from braidwater.blocks.store import BlockStore, Unit, runs
 from braidwater.errors import OptionError
 from braidwater.tables import Table
 
@@ -36,25 +36,33 @@ class Partition(BlockStore):
 
 
 def partitions_of(store: BlockStore, count: int) -> list[Partition]:
-    """`count` partitions of about as many rows each; every unit is in one of them."""
-    if len(store.units) < count:
+    """`count` partitions of about as many rows each; every unit is in one of them. Of a store that is elsewhere runs of units."""
+    if store.here:
+        hands = deal(store.units, count)
+    else:
+        hands = [[store.units[place] for place in run] for run in runs(len(store.units), count)]
+    most = sum(1 for hand in hands if any(unit.rows for unit in hand))
+    if most < count:
         raise OptionError(
             "workers",
             count,
-            f"at most {len(store.units)}: every worker owns a part of the {store.rows:,} rows, and they make no more parts",
+            f"at most {most}: every worker owns a part of the {store.rows:,} rows, and they make no more parts",
         )
-    return [Partition(store, units) for units in deal(store.units, count)]
+    return [Partition(store, hand) for hand in hands]
 
 
 class PartitionedSource(BlockSource):
-    """The blocks of a table in a file that other processes can read, cut small enough for `partitions` even parts."""
+    """The blocks of a table in a file that other processes can read, cut small enough for `partitions` even parts.
 
-    def __init__(self, table: Table, encoder: BlockEncoder, *, partitions: int) -> None:
+    Where `stays`, no file is looked for: the blocks are made where the rows lie.
+    """
+
+    def __init__(self, table: Table, encoder: BlockEncoder, *, partitions: int, stays: bool = False) -> None:
         full = encoder.block_schema.unit_rows
         wanted = -(-table.statistics([]).rows // (partitions * UNITS_A_PARTITION))
         self._unit_rows = full if wanted >= full else max(wanted, 1) if wanted < 64 else wanted // 64 * 64
         self._full = full
-        super().__init__(table, encoder, passes=2, cache="disk")
+        super().__init__(table, encoder, passes=2, cache="memory" if stays else "disk")
 
     @property
     def unit_rows(self) -> int:

@@ -44,9 +44,11 @@ class HopRun:
         self.trials = {number: Trial(number, {"model": number}, "paused") for number in range(len(models))}
         self._waiting = [number for number in self.trials if not self._restored(self.trials[number])]
         # with a scheduler a few at a time, so that it decides knowing what came of them
-        in_flight = 2 * ground.partitions if scheduler.in_epochs else len(models)
+        in_flight = 2 * ground.workers if scheduler.in_epochs else len(models)
         given = None if orders is None else dict(enumerate(orders))
-        self._tasks = HopTasks(self._stretches(), setup, ground, engine, in_flight=in_flight, seed=seed, orders=given)
+        self._tasks = HopTasks.over(
+            self._stretches(), setup, ground, engine, in_flight=in_flight, seed=seed, orders=given
+        )
 
     @property
     def log(self) -> Log:

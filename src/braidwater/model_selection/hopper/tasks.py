@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ Orders = Sequence[Sequence[int]]
 
 @dataclass
 class Usage:
-    """What a worker did: seconds in hops, and bytes that it fetched of its partition."""
+    """What a worker did: seconds in hops, and bytes that it fetched of its partitions."""
 
     hops: int = 0
     seconds: float = 0.0
@@ -38,12 +39,13 @@ class Journey:
     standing: Standing
     order: Orders | None = None
     away: bool = False  # on a worker
+    partition: int = 0  # where it is, or was last
     hops: int = 0
     seconds: float = 0.0
     attempts: int = 0
     stopping: bool = False
 
-    def may_visit(self, partition: int, partitions: int) -> bool:
+    def may_visit(self, partition: int) -> bool:
         """Whether the model can go there next."""
         standing = self.standing
         if self.away or partition in standing.visited:
@@ -78,7 +80,8 @@ class HopTasks(RunningTasks):
 
     `stretches` gives tasks whose name is that of the trial, with the `Stretch` as their last argument; None where there is
     none at the moment. At most `in_flight` are under way at a time: one more is asked for when a worker is free that
-    none of those can go to. A worker trains one model at a time, on its own partition; nobody waits for anybody but for his turn.
+    none of those can go to. A worker trains one model at a time, on a partition of its own;
+    nobody waits for anybody but for his turn.
     """
 
     def __init__(
@@ -94,15 +97,36 @@ class HopTasks(RunningTasks):
     ) -> None:
         self.log = Log()
         self._stretches = iter(stretches)
-        self._setup, self._ground = Packed(setup), Packed(ground)
+        self._setup, self._ground = setup, ground
         self._partitions = ground.partitions
         self._in_flight = in_flight
         self._random = np.random.default_rng(seed)
         self._orders = orders or {}
         self._journeys: dict[str, Journey] = {}
-        self._free = set(range(self._partitions))
+        self._free = set(range(ground.workers))
         self._ended = False
-        self._running = engine.tasks(self._hops())
+        self._running = self._start(engine)
+
+    @staticmethod
+    def over(
+        stretches: Iterable[Task | None],
+        setup: Setup,
+        ground: Ground,
+        engine: Engine,
+        *,
+        in_flight: int,
+        seed: int = 0,
+        orders: dict[int, Orders] | None = None,
+    ) -> HopTasks:
+        """The same for any ground: worker processes where its blocks are in files, else the workers where its rows stay."""
+        from braidwater.model_selection.hopper.visiting import VisitingHops
+
+        kind = HopTasks if ground.store.here else VisitingHops
+        return kind(stretches, setup, ground, engine, in_flight=in_flight, seed=seed, orders=orders)
+
+    def _start(self, engine: Engine) -> RunningTasks:
+        self._packed = Packed(self._setup), Packed(self._ground)
+        return engine.tasks(self._hops())
 
     def __iter__(self) -> HopTasks:
         return self
@@ -133,25 +157,30 @@ class HopTasks(RunningTasks):
 
     def _next_hop(self) -> Task | None:
         while True:
-            for partition in self._random.permutation(sorted(self._free)).tolist():
-                name = self._choose(partition)
+            for worker in self._random.permutation(sorted(self._free)).tolist():
+                name = self._choose(worker)
                 if name is not None:
-                    return self._task(name, partition)
+                    return self._task(name, worker)
             if not self._free or len(self._journeys) >= self._in_flight or not self._take_on():
                 return None
 
-    def _choose(self, partition: int) -> str | None:
+    def _choose(self, worker: int) -> str | None:
         """The model that goes to a free worker: of those that may, the one with most left to do; of equals any."""
         names = list(self._journeys)
         typical = self._typical()
         ready = {
             place: self._journeys[name].left(self._partitions, typical)
             for place, name in enumerate(names)
-            if self._journeys[name].may_visit(partition, self._partitions)
+            if self._goals(name, worker)
         }
         if not ready:
             return None
         return names[longest_first(ready, dict(enumerate(self._random.random(len(names)))))]
+
+    def _goals(self, name: str, worker: int) -> list[int]:
+        """The partitions of a worker that a model can go to next."""
+        journey = self._journeys[name]
+        return [partition for partition in self._ground.owned(worker) if journey.may_visit(partition)]
 
     def _typical(self) -> float:
         known = [journey.seconds / journey.hops for journey in self._journeys.values() if journey.hops]
@@ -176,31 +205,45 @@ class HopTasks(RunningTasks):
         self._journeys[task.name] = Journey(task, stretch, standing, self._orders.get(stretch.number))
         return True
 
-    def _task(self, name: str, partition: int) -> Task:
+    def _task(self, name: str, worker: int) -> Task:
         journey = self._journeys[name]
+        goals = self._goals(name, worker)
+        journey.partition = goals[0] if len(goals) == 1 else goals[int(self._random.integers(len(goals)))]
         journey.away = True
-        self._free.discard(partition)
-        wanted = None if is_over(journey.standing, journey.stretch) else partition
-        arguments = (self._setup, self._ground, journey.stretch, Hop(wanted, journey.standing))
-        return replace(journey.task, function=run_hop, arguments=arguments, worker=partition)
+        self._free.discard(worker)
+        wanted = None if is_over(journey.standing, journey.stretch) else journey.partition
+        function, arguments = self._call(journey, Hop(wanted, journey.standing))
+        return replace(journey.task, function=function, arguments=arguments, worker=worker)
+
+    def _call(self, journey: Journey, hop: Hop) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """What a worker is asked to do for a hop."""
+        return run_hop, (*self._packed, journey.stretch, hop)
+
+    def _done(self, journey: Journey, outcome: Outcome) -> HopDone:
+        """What came of a hop."""
+        done: HopDone = outcome.value
+        return done
 
     def _take(self, outcome: Outcome) -> Outcome | None:
         """Note how a hop ended: the outcome of its stretch, where that has come to its end."""
-        name, partition = outcome.task.name, outcome.task.worker
-        assert partition is not None
+        name, worker = outcome.task.name, outcome.task.worker
+        assert worker is not None
         journey = self._journeys[name]
-        self._free.add(partition)
+        self._free.add(worker)
         journey.away = False
         journey.hops += 1
         journey.seconds += outcome.seconds
         journey.attempts = max(journey.attempts, outcome.attempts)
         if outcome.error is not None:
             return self._ended_with(name, replace(outcome, task=journey.task))
-        done: HopDone = outcome.value
+        try:
+            done = self._done(journey, outcome)
+        except Exception as failure:
+            return self._ended_with(name, replace(outcome, task=journey.task, value=None, error=failure))
         now, before = time.monotonic(), journey.standing
         number = journey.stretch.number
-        self.log.hops.append(HopTime(number, before.epoch, partition, now - outcome.seconds, now))
-        self._note(journey, partition, done)
+        self.log.hops.append(HopTime(number, before.epoch, worker, now - outcome.seconds, now))
+        self._note(journey, worker, done)
         if done.found is not None:
             return self._ended_with(name, replace(outcome, task=journey.task, value=done.found))
         if journey.stopping:
@@ -208,10 +251,10 @@ class HopTasks(RunningTasks):
             return self._ended_with(name, replace(outcome, task=journey.task, value=None, error=error))
         return None
 
-    def _note(self, journey: Journey, partition: int, done: HopDone) -> None:
+    def _note(self, journey: Journey, worker: int, done: HopDone) -> None:
         journey.standing = done.standing
         self.log.orders[journey.stretch.number] = done.standing.orders
-        usage = self.log.workers.setdefault(partition, Usage())
+        usage = self.log.workers.setdefault(worker, Usage())
         usage.hops += 1
         usage.seconds += done.seconds
         usage.bytes_read += done.bytes_read

@@ -135,7 +135,7 @@ def _products_of_groups(place: Place, rows: TrainingRows) -> list[GroupModel]:
     engine = place.engine or default_engine()
     with BlockSource(rows.table, GroupedEncoding(encoding, keys, None)) as source:
         kernel = choose_kernel(rows.used, "auto")
-        stack = engine.aggregate(source, GroupedGram(encoding.design, GROUP, kernel=kernel, groups=len(keys)))
+        stack = engine.aggregate(source, GroupedGram(encoding.design, GROUP, kernel=kernel))
     places = {keys.keys[code]: place for place, code in enumerate(stack.codes.tolist())}
     found = []
     for key, counts in rows.counts.items():

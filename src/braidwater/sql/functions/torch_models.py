@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,18 +17,20 @@ from sqlglot import exp
 from braidwater.errors import DataError, OptionError, TableError, UnsafeModelError, UnsupportedError
 from braidwater.sql.names import Name
 from braidwater.sql.place import Place, arrow_rows
-from braidwater.sql.registry import Output, Source, function
+from braidwater.sql.registry import Binary, Output, Source, function
 
 if TYPE_CHECKING:
     import torch
 
     from braidwater.deep import Trainer
+    from braidwater.deep.warm_start import WarmOptimizer
 
 TRUSTED = "BRAIDWATER_TRUSTED_PACKAGES"  # whose modules a table may name, separated by commas; braidwater's own always
 ARCHITECTURES = {
     "model_id": "integer", "module": "text", "module_arguments": "text", "name": "text", "description": "text",
+    "program": "text", "program_weights": "bytea",
 }  # fmt: skip
-MODEL = {"model_weights": "bytea", "model_arch": "text"}
+MODEL = {"model_weights": "bytea", "model_arch": "text", "optimizer_state": "bytea", "program": "text"}
 
 
 @function()
@@ -50,15 +52,47 @@ def load_torch_model(
     description: a text of your own.
     """
     Architecture(module, _object("module_arguments", module_arguments)).factory()
-    if place.fields(model_arch_table) is None:
-        place.create(model_arch_table, ARCHITECTURES, [])
-    ids = place.select(exp.select("model_id").from_(model_arch_table.table)).column("model_id").to_pylist()
-    row = {
-        "model_id": max(ids, default=0) + 1, "module": module, "module_arguments": module_arguments, "name": name,
-        "description": description,
-    }  # fmt: skip
-    place.insert(model_arch_table, arrow_rows([row], ARCHITECTURES))
-    return f"model_id {row['model_id']} of {model_arch_table.text}"
+    about = {"name": name, "description": description}
+    return _added(place, model_arch_table, about | {"module": module, "module_arguments": module_arguments})
+
+
+@function()
+def load_torch_program(
+    place: Place,
+    model_arch_table: Output,
+    program: str,
+    program_weights: Binary,
+    name: str | None = None,
+    description: str | None = None,
+) -> str:
+    """Add a net to a table of architectures that is a graph and weights, as braidwater.deep.programs.export_program makes them of
+    any module; nothing of it is code, and training begins with these weights.
+
+    model_arch_table: the table of architectures.
+    program: the graph, JSON.
+    program_weights: the weights, safetensors.
+    name: a name of your own.
+    description: a text of your own.
+    """
+    from braidwater.deep.programs import Program
+
+    Program(program, program_weights)
+    about = {"name": name, "description": description, "module_arguments": "{}"}
+    return _added(place, model_arch_table, about | {"program": program, "program_weights": program_weights})
+
+
+def _added(place: Place, table: Name, row: Mapping[str, Any]) -> str:
+    if not place.exists(table):
+        place.create(table, ARCHITECTURES, [])
+    names = place.schema(table).names
+    missing = [column for column in row if row[column] is not None and column not in names]
+    if missing:
+        raise TableError(f"Table {table.text} has no column {missing[0]}: give a new table of architectures.")
+    ids = place.select(exp.select("model_id").from_(table.table)).column("model_id").to_pylist()
+    known = {column: kind for column, kind in ARCHITECTURES.items() if column in names}
+    number = max(ids, default=0) + 1
+    place.insert(table, arrow_rows([{**row, "model_id": number}], known))
+    return f"model_id {number} of {table.text}"
 
 
 @function()
@@ -74,12 +108,22 @@ def delete_torch_model(place: Place, model_arch_table: Source, model_id: int) ->
 
 @dataclass(frozen=True)
 class Architecture:
-    """The import path of a module and arguments for it."""
+    """The import path of a module and arguments for it; or a program with its weights."""
 
-    module: str
+    module: str | None
     arguments: Mapping[str, Any]
+    program: str | None = None
+    weights: bytes = b""
 
     def factory(self) -> Callable[..., torch.nn.Module]:
+        """What makes the module."""
+        if self.program is not None:
+            from braidwater.deep.programs import ProgramFactory
+
+            return ProgramFactory(self.program, self.weights)
+        return self._imported(str(self.module))
+
+    def _imported(self, path: str) -> Callable[..., torch.nn.Module]:
         """The class of the module. A path in a table is somebody else's text: only trusted packages are imported, and only a
         module's class is called."""
         import torch
@@ -87,16 +131,14 @@ class Architecture:
         from braidwater.deep.building import import_factory
 
         try:
-            found = import_factory(self.module, trusted_packages())
+            found = import_factory(path, trusted_packages())
         except UnsafeModelError as error:
             raise UnsupportedError(
-                f"{self.module!r} is not imported on its word. If you trust its package, name it in the environment variable "
+                f"{path!r} is not imported on its word. If you trust its package, name it in the environment variable "
                 f"{TRUSTED} of the process that runs this."
             ) from error
         if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
-            raise OptionError(
-                "module", self.module, "the import path of a class of torch modules, 'package.module:Class'"
-            )
+            raise OptionError("module", path, "the import path of a class of torch modules, 'package.module:Class'")
         return found
 
 
@@ -107,43 +149,82 @@ def trusted_packages() -> list[str]:
 
 def architecture(place: Place, table: Name, model_id: int) -> Architecture:
     """The net with this number."""
-    place.schema(table)
-    query = exp.select("module", "module_arguments").from_(table.table).where(_is("model_id", model_id))
-    rows = place.select(query).to_pylist()
+    wanted = ("module", "module_arguments", "program", "program_weights")  # the last two are not in older tables
+    names = [column for column in wanted if column in place.schema(table).names]
+    rows = place.select(exp.select(*names).from_(table.table).where(_is("model_id", model_id))).to_pylist()
     if not rows:
         raise DataError(f"Table {table.text} has no model with model_id {model_id}.")
-    return Architecture(rows[0]["module"], _object("module_arguments", rows[0]["module_arguments"] or "{}"))
+    found = rows[0]
+    arguments = _object("module_arguments", found["module_arguments"] or "{}")
+    return Architecture(found["module"], arguments, found.get("program"), found.get("program_weights") or b"")
 
 
-def stored(trainer: Trainer, net: Architecture) -> dict[str, Any]:
-    """A trained model as the columns of a table."""
-    trainer.module, trainer.module_arguments = net.module, dict(net.arguments)
+def stored(trainer: Trainer, net: Architecture, optimizer: bytes | None) -> dict[str, Any]:
+    """A trained model and the state of its optimizer as the columns of a table."""
+    from braidwater.deep.programs import ProgramFactory
+
+    trainer.module = net.module or ProgramFactory(str(net.program), net.weights)
+    trainer.module_arguments = dict(net.arguments)
     with TemporaryDirectory(prefix="braidwater-model-") as folder:
         path = trainer.save(folder)
         document = (path / "model.json").read_text()
         weights = (path / json.loads(document)["weights"]["file"]).read_bytes()
-    return {"model_weights": weights, "model_arch": document}
+    return {"model_weights": weights, "model_arch": document, "optimizer_state": optimizer, "program": net.program}
 
 
 def restored(place: Place, table: Name, mst_key: int | None = None) -> Trainer:
     """The trained model in a table, the one with this key where it has several."""
     from braidwater.deep import Trainer
+    from braidwater.deep.programs import ProgramFactory
 
+    known = place.schema(table).names
+    row = _row(place, table, mst_key, ["model_weights", "model_arch", *(["program"] if "program" in known else [])])
+    with TemporaryDirectory(prefix="braidwater-model-") as folder:
+        record = _object("model_arch", row["model_arch"])
+        name = Path(str(record.get("weights", {}).get("file", "weights.safetensors"))).name
+        (Path(folder) / "model.json").write_text(row["model_arch"])
+        (Path(folder) / name).write_bytes(row["model_weights"])
+        program = row.get("program")
+        if program is None:
+            return Trainer.load(folder, trust=trusted_packages())
+        return Trainer.load(folder, module=ProgramFactory(program, row["model_weights"]))
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a model goes on from: weights, and an optimizer where one was kept."""
+
+    weights: Mapping[str, Any]
+    optimizer: WarmOptimizer | None
+
+
+def before_of(place: Place, table: Name, mst_key: int | None = None) -> Before:
+    """The weights and the optimizer of the trained model in a table."""
+    from braidwater.deep.warm_start import from_file
+
+    weights = restored(place, table, mst_key).module_.state_dict()
+    kept = None
+    if "optimizer_state" in place.schema(table).names:  # not in tables of older versions
+        kept = _row(place, table, mst_key, ["optimizer_state"])["optimizer_state"]
+    if kept is None:
+        return Before(weights, None)
+    with TemporaryDirectory(prefix="braidwater-model-") as folder:
+        path = Path(folder) / "optimizer.safetensors"
+        path.write_bytes(kept)
+        return Before(weights, from_file(path))
+
+
+def _row(place: Place, table: Name, mst_key: int | None, columns: Sequence[str]) -> dict[str, Any]:
     keyed = "mst_key" in place.schema(table).names
     if keyed and mst_key is None:
         raise OptionError("mst_key", None, f"given: {table.text} has a model for each mst_key")
     if mst_key is not None and not keyed:
         raise OptionError("mst_key", mst_key, f"NULL: {table.text} has one model")
-    query = exp.select(*MODEL).from_(table.table)
+    query = exp.select(*columns).from_(table.table)
     rows = place.select(query.where(_is("mst_key", mst_key)) if mst_key is not None else query).to_pylist()
     if len(rows) != 1:
         raise TableError(f"Table {table.text} has {len(rows)} models{'' if mst_key is None else f' of key {mst_key}'}.")
-    with TemporaryDirectory(prefix="braidwater-model-") as folder:
-        record = _object("model_arch", rows[0]["model_arch"])
-        name = Path(str(record.get("weights", {}).get("file", "weights.safetensors"))).name
-        (Path(folder) / "model.json").write_text(rows[0]["model_arch"])
-        (Path(folder) / name).write_bytes(rows[0]["model_weights"])
-        return Trainer.load(folder, trust=trusted_packages())
+    return dict(rows[0])
 
 
 def parse_keywords(argument: str, text: str, allowed: Mapping[str, Any]) -> dict[str, Any]:
