@@ -1,4 +1,6 @@
-"""Five folds, reading Parquet included: against one fit of the same rows, and against scikit-learn's cross_validate in memory.
+"""Five folds, reading Parquet included: against one fit of the same rows, and against scikit-learn in memory.
+
+`cross_validate` of one model, and a search over eight penalties by `GridSearchCV`.
 
 python benchmarks/cross_validation.py --rows 2000000
 """
@@ -56,10 +58,38 @@ def peer(label: str) -> Callable[[Path], str]:
     return run
 
 
+PENALTIES = [10.0**k for k in range(-8, 0)]
+
+
+def penalties(data: Path) -> str:
+    """Eight ridge penalties, each in five folds, and the best one fitted on all rows."""
+    from braidwater import LinearRegression
+    from braidwater.model_selection import Choice, KFold, search
+
+    study = search(
+        LinearRegression(), {"alpha": Choice(PENALTIES)}, data / "rows.parquet", features=FEATURES, label="t",
+        metric="rmse", validation=KFold(5), sampler="grid",
+    )  # fmt: skip
+    return f"best alpha {study.best_parameters['alpha']:g}, rmse {study.best_value:.5f}"
+
+
+def grid_search(data: Path) -> str:
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import GridSearchCV, KFold
+
+    features, y = load(data, "t")
+    grid = {"alpha": [0.8 * alpha * len(y) for alpha in PENALTIES]}  # of the training rows
+    folds = KFold(5, shuffle=True, random_state=0)
+    found = GridSearchCV(Ridge(), grid, cv=folds, scoring="neg_root_mean_squared_error").fit(features, y)
+    return f"best alpha {found.best_params_['alpha'] / len(y) / 0.8:g}, rmse {-found.best_score_:.5f}"
+
+
 for label, title in (("t", "linear"), ("y", "logistic")):
     bench.contender(f"{title}: one fit", ours=label == "t")(one_fit(label))
     bench.contender(f"{title}: five folds")(five_folds(label))
     bench.contender(f"{title}: five folds, scikit-learn in memory", once=True)(peer(label))
+bench.contender("eight penalties in five folds")(penalties)
+bench.contender("eight penalties in five folds, GridSearchCV in memory", once=True)(grid_search)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ DOCS = RESULTS.parent.parent / "docs"
 Document = dict[str, Any]
 ORDER = ("logistic_regression", "path_of_penalties", "linear_regression", "k_means", "pca", "sgd", "warm_pass", "memory",
          "trainer", "all_reduce", "parallel_sync", "parallel_model", "strategies", "feeding", "mini_batches", "fused",
-         "hopper", "dml", "startup")  # fmt: skip
+         "hopper", "spark", "spark_gangs", "spark_rows", "dml", "dml_memory", "dml_systemds", "startup")  # fmt: skip
 
 HEAD = """# How fast
 
@@ -54,8 +54,24 @@ NOTES = {
     "itself.",
     "hopper": "Data stay with their worker and nets travel; `busy` is the share of the makespan in which workers train. All "
     "contenders train the same nets with the same sizes of step; the order of rows differs.",
+    "groups": "Standard errors are among what is computed, for every group. scikit-learn in a loop over pandas' groups has none, "
+    "and takes part in the first round only.",
+    "cross_validation": "The folds are drawn at random, of equal size within one row. The peers hold the rows in memory and "
+    "take part in the first round only.",
+    "search": "Trials train nothing. Ours run in a process of their own and the figures are the driver's, between the end of "
+    "the first trial and that of the last; Optuna's run in its own process.",
     "dml": "Seconds are the sum over the cases, data in memory; a script is compiled within. NumPy by hand with one BLAS thread "
     "and with two.",
+    "dml_memory": "The table is read from its block file, which the system keeps in free memory. `resident` is what the process "
+    "grew by, `pool` what the script's matrices took, both as a share of the memory option.",
+    "dml_systemds": "Seconds are the sums over the cases. Both read the same script and the same text files. Warm is the fewest "
+    "wall seconds, and the mean of the CPU seconds, of five turns of a script's core in one process, on other data each turn. "
+    "All contenders have all cores.",
+    "spark": "All take ten steps of one length, MLlib ten iterations of L-BFGS. What each keeps (blocks on disk, a cached frame, "
+    "arrays) is there before the clock starts. A pass is one of the nine after the first; the rest is set-up.",
+    "spark_gangs": "elephas' way averages once, from numpy blocks in place of rows. Recovery is what a training took longer with "
+    "a kill than without; TorchDistributor's results are those of one call.",
+    "spark_rows": "`rdd.map` gets rows as objects, which is how TensorFlowOnSpark, elephas and Orca are fed.",
     "logistic_regression": "dask-ml holds the rows in memory, which is its quickest way. The same loss is reached by all.",
 }
 

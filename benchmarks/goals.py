@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import geometric_mean
 from typing import Any
 
 Figures = dict[str, dict[str, Any]]  # of one benchmark, by the contender's name
@@ -53,6 +54,17 @@ def quantity(name: str, key: str) -> Callable[[Figures], float]:
     return lambda figures: float(figures[name][key])
 
 
+def each_case(ours: str, peer: str, suffix: str, join: Callable[[list[float]], float]) -> Callable[[Figures], float]:
+    """`join` of how many times as long the peer takes in each case that both measured themselves; `suffix` ends their names."""
+
+    def measure(figures: Figures) -> float:
+        mine, theirs = figures[ours]["values"], figures[peer]["values"]
+        cases = [name for name in mine if name.endswith(" cpu") == bool(suffix) and name in theirs]
+        return join([theirs[name] / mine[name] for name in cases])
+
+    return measure
+
+
 def faster(benchmark: str, ours: str, wanted: float, text: str, peer: str, *peers: str) -> Goal:
     in_cpu = times(ours, *peers, key="cpu")
     return Goal(benchmark, text, wanted, True, times(ours, *peers), peer=peer, in_cpu=in_cpu)
@@ -66,8 +78,31 @@ def slower(benchmark: str, ours: str, wanted: float, text: str, other: str) -> G
 
 TURNS = "both in the same processes, in turns"
 LOGISTIC, OURS = "logistic_regression", "braidwater"
+WHOLE, WARM = ("braidwater, whole processes", "SystemDS, whole processes"), ("braidwater, warm", "SystemDS, warm")
+LARGER, HELD = "a table of four times the memory", "all in memory"
 MEMORY, FILE = "in memory, 2 threads", "cache file in the page cache, 2 threads"
 AVERAGED = "SGDClassifier.partial_fit, average=True"
+ITERATE, ALONE = "braidwater, iterate", "numpy, one process"
+KILLED = ("recovery: a member of a gang is killed", "recovery: a worker of an iteration is killed")
+
+
+def losses_apart(figures: Figures) -> float:
+    """The largest difference of an epoch's loss between places."""
+    found = [one["values"].values() for name, one in figures.items() if name.startswith("losses: ")]
+    if len(found) < 2:
+        raise KeyError("losses")
+    return max(max(losses) - min(losses) for losses in zip(*found, strict=True))
+
+
+def recovery(name: str) -> Callable[[Figures], float]:
+    """Seconds that a lost worker cost; infinity where results were others."""
+
+    def measure(figures: Figures) -> float:
+        found = figures[name]["values"]
+        return float(found["seconds"]) if found["same"] else float("inf")
+
+    return measure
+
 
 GOALS = (
     faster(LOGISTIC, OURS, 2.5, "logistic regression against scikit-learn's lbfgs, float32 in memory", "scikit-learn",
@@ -122,9 +157,49 @@ GOALS = (
            "1 penalty, in memory"),
     faster("fused", "16 small nets, stacked", 4, "16 small nets stacked", "one after another",
            "16 small nets, one after another"),
+    slower("groups", "linear: 10,000 groups", 2, "10,000 linear models, one a group, against one of all rows, Parquet included",
+           "linear: one fit of all rows"),
+    slower("groups", "logistic: 10,000 groups", 2, "… logistic models", "logistic: one fit of all rows"),
+    slower("cross_validation", "linear: five folds", 1.5, "a linear model in five folds against one fit, Parquet included",
+           "linear: one fit"),
+    Goal("search", "CPU of a search itself, a trial that is pruned", 5, False,
+         value("braidwater, TPE, pruned, SQLite", "ms of driver CPU a trial"), "ms"),
     Goal("hopper", "the hopper's workers are busy", 0.95, True, value("hopper", "busy"), "%"),
     Goal("hopper", "… its makespan over the estimate", 1.1, False,
          lambda f: f["hopper"]["values"]["makespan s"] / f["hopper"]["values"]["estimate s"]),
+    Goal("dml_systemds", "14 scripts from start to end against SystemDS, geometric mean", 4, True,
+         each_case(*WHOLE, "", geometric_mean), peer="SystemDS"),
+    Goal("dml_systemds", "… the worst of them", 1, True, each_case(*WHOLE, "", min)),
+    Goal("dml_systemds", "… again and again in one process, CPU seconds, geometric mean", 1.5, True,
+         each_case(*WARM, " cpu", geometric_mean)),
+    Goal("dml_systemds", "… the worst of them", 1, True, each_case(*WARM, " cpu", min)),
+    *(slower("dml_memory", f"{case}, {LARGER}", 3, f"{case} in DML over a table of four times the memory, against in memory",
+             f"{case}, {HELD}") for case in ("LinearRegCG", "l2-svm", "Kmeans")),
+    Goal("dml_memory", "… memory that the process takes, as a share of the option, the most of the three", 1, False,
+         lambda f: max(one["values"]["resident"] for name, one in f.items() if name.endswith(LARGER))),
+    Goal("spark", "a gradient inside `iterate` on Spark against numpy in one process, CPU seconds", 1.5, False,
+         lambda f: f[ITERATE]["values"]["pass cpu"] / f[ALONE]["values"]["pass cpu"]),
+    Goal("spark", "… wall seconds, two workers", 1, False,
+         lambda f: f[ITERATE]["values"]["pass wall"] / f[ALONE]["values"]["pass wall"]),
+    Goal("spark", "ten gradients on Spark, set-up included, against MLlib on cached rows, CPU seconds", 4, True,
+         times(ITERATE, "MLlib, cached", key="cpu")),
+    faster("spark", ITERATE, 4, "… against `treeAggregate` over cached numpy blocks", "treeAggregate",
+           "treeAggregate over cached numpy blocks"),
+    Goal("spark_gangs", "a gang of two on Spark is up, Python workers warm", 1.6, False,
+         quantity("start: braidwater", "wall"), "s"),
+    faster("spark_gangs", "start: braidwater", 4, "… against TorchDistributor", "TorchDistributor",
+           "start: TorchDistributor"),
+    Goal("spark_gangs", "a gang's step on Spark against the same gang without, in turns", 1.05, False,
+         value("steps: on Spark and without, in turns", "wall_ratio")),
+    Goal("spark_gangs", "losses on threads of a JVM, separate executors and Connect: the largest difference", 0, False,
+         losses_apart, ""),
+    *(Goal("spark_gangs", f"{name}: seconds more, results the same", 10, False, recovery(name), "s") for name in KILLED),
+    slower("spark_rows", "blocks: braidwater, map_blocks", 1.1, "`map_blocks` on Spark against mapInArrow by hand",
+           "blocks: mapInArrow by hand"),
+    Goal("spark_rows", "… against rows as objects, CPU seconds", 20, True,
+         times("blocks: braidwater, map_blocks", "blocks: rdd.map, a row at a time", key="cpu")),
+    faster("spark_rows", "groups: braidwater, fit_groups", 3, "1,000 groups of least squares against groupBy.applyInArrow",
+           "applyInArrow", "groups: groupBy.applyInArrow"),
     Goal("startup", "CPU of `braidwater --help`", 0.3, False, quantity("braidwater --help", "cpu"), "s"),
     Goal("startup", "CPU of `import braidwater`", 0.3, False, quantity("import braidwater", "cpu"), "s"),
 )  # fmt: skip

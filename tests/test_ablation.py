@@ -227,3 +227,45 @@ def test_the_command_line_prints_what_each_component_is_worth(tmp_path: Path) ->
     wrong = CliRunner().invoke(app, [*words, "--layer", "head"])
     assert wrong.exit_code == 1
     assert "has no layers" in wrong.output
+
+
+def test_an_ablation_is_described_by_a_file(tmp_path: Path, monkeypatch) -> None:
+    from typer.testing import CliRunner
+
+    from braidwater.cli.app import app
+
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(plane(300), "plane.parquet")
+    text = """
+        table = "plane.parquet"
+        estimator = "linear_regression"
+        label = "y"
+        metric = "rmse"
+        workers = 1
+        storage = "studies.sqlite"
+        name = "what-counts"
+
+        [components]
+        both = ["a", "b"]
+        first = "a"
+        "a penalty" = { set = { alpha = 10.0 } }
+    """
+    Path("job.toml").write_text(text)
+    result = CliRunner().invoke(app, ["ablate", "job.toml", "--json"])
+    assert result.exit_code == 0, result.output
+    effects = {one["component"]: one for one in json.loads(result.stdout)["effects"]}
+    assert list(effects) == ["nothing", "both", "first", "a penalty"]
+    assert effects["both"]["metric"] > effects["first"]["metric"] > effects["nothing"]["metric"]
+    again = CliRunner().invoke(app, ["ablate", "job.toml", "--json", "--name", "one", "--component", "b"])
+    assert [one["component"] for one in json.loads(again.stdout)["effects"]] == ["nothing", "b"]
+    for wrong, told in (
+        ("repeats = 2.5", "repeats = 2.5 is not possible; it must be a whole number"),
+        ("[components]\nx = 3", "components.x = 3 is no component; write columns"),
+        ("[components]\nx = { layer = 'a' }", "is no component"),
+        ("components = ['zz']", "no column 'zz'"),
+        ("[component]\nx = 'a'", "Did you mean 'components'?"),
+    ):
+        Path("wrong.toml").write_text(text.partition("[components]")[0] + wrong)
+        result = CliRunner().invoke(app, ["ablate", "wrong.toml"])
+        assert result.exit_code == 1
+        assert told in result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ from braidwater.model_selection.architecture import (
     Layer,
     OneOf,
     Optional,
+    PathEvolution,
     Repeat,
     Residual,
     Supernet,
@@ -35,6 +37,7 @@ from braidwater.model_selection.architecture import (
     one_shot,
 )
 from braidwater.model_selection.architecture.evolution import PARENT, Heir
+from braidwater.model_selection.architecture.recalibration import recalibrate
 from braidwater.saving import load_model
 from braidwater.tables import table, train_test_split
 
@@ -273,3 +276,90 @@ def test_modules_of_one_s_own_are_layers() -> None:
 
     architecture = Architecture(Layer(gated, width=Choice([3, 5])), blocks.activation("gelu"))
     assert architecture(4, 2, **{"0.width": 5}).head.in_features == 5
+
+
+# -- evolution over paths ------------------------------------------------------------------------------------------
+
+
+def wide() -> Architecture:
+    """Twelve decisions of three options: half a million nets."""
+    kinds = {name: blocks.activation(name) for name in ("relu", "gelu", "tanh")}
+    return Architecture(*(OneOf(**kinds) for _ in range(12)))
+
+
+@given(st.integers(0, 99), st.integers(10, 120), st.integers(2, 40))
+@settings(max_examples=10)
+def test_evolution_looks_at_as_many_different_paths_as_it_may(seed, paths, population) -> None:
+    architecture, looked_at = wide(), []
+
+    def evaluate(path: dict[str, Any]) -> float:
+        looked_at.append(architecture.key(path))
+        return float(len(set(path.values())))
+
+    found = PathEvolution(architecture, population, seed).search(evaluate, paths)
+    assert len(looked_at) == len(set(looked_at)) == len(found) == paths
+    assert [value for _, value in found] == sorted(value for _, value in found)
+
+
+def test_evolution_finds_better_paths_than_random_search_with_as_many_looks() -> None:
+    architecture = wide()
+    gains = []
+    for seed in range(10):
+        worth = np.random.default_rng(seed).normal(size=(12, 3))
+        names = {name: place for place, name in enumerate(architecture.values)}
+        kinds = ("relu", "gelu", "tanh")
+
+        def evaluate(path: dict[str, Any], worth: Any = worth, names: Any = names, kinds: Any = kinds) -> float:
+            return -float(sum(worth[names[name], kinds.index(kind)] for name, kind in path.items()))
+
+        best = -float(worth.max(1).sum())
+        by_chance = PathEvolution(architecture, 200, seed).search(evaluate, 200)[0][1]
+        evolved = PathEvolution(architecture, 20, seed).search(evaluate, 200)[0][1]
+        gains.append((by_chance - evolved) / (by_chance - best))
+    assert np.median(gains) > 0.4  # of the way from random search to the best net of all
+    assert min(gains) > 0
+
+
+def test_statistics_of_batches_are_those_of_the_path_alone() -> None:
+    options = {"one": Cell(blocks.linear(5), blocks.batch_norm()), "two": Cell(blocks.linear(5), blocks.activation())}
+    architecture = Architecture(blocks.linear(5), OneOf(**options), blocks.batch_norm())
+    torch.manual_seed(0)
+    supernet = Supernet(architecture, 6, 3).train()
+    batches = [torch.randn(16, 6) * 3 + 1 for _ in range(4)]
+    for batch in batches:
+        supernet(batch)  # statistics of both paths together
+    for choices in architecture.nets(9, np.random.default_rng(0)):
+        supernet.set_path(choices)
+        recalibrate(supernet, batches)
+        net = architecture(6, 3, **choices)
+        net.load_state_dict({**supernet.weights_of(net)})
+        body, norm = net.body.eval(), next(m for m in reversed(list(net.modules())) if isinstance(m, nn.BatchNorm1d))
+        seen: list[torch.Tensor] = []
+        norm.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0].detach()))
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.train()
+        for batch in batches:
+            body(batch)
+        means = torch.stack([one.mean(0) for one in seen]).mean(0)
+        variances = torch.stack([one.var(0) for one in seen]).mean(0)
+        found = next(m for m in reversed(list(supernet.modules())) if isinstance(m, nn.BatchNorm1d))
+        assert torch.allclose(found.running_mean, means, atol=1e-5)
+        assert torch.allclose(found.running_var, variances, atol=1e-5)
+        assert not supernet.training
+        assert not found.training
+
+
+def test_one_shot_ranks_by_evolution_with_statistics_of_each_path() -> None:
+    kinds = {name: blocks.activation(name) for name in ("relu", "tanh")}
+    cell = Cell(blocks.linear(12), blocks.batch_norm(), OneOf(**kinds))
+    nets = Architecture(blocks.linear(12), cell, OneOf(**kinds), OneOf(**kinds))
+    trainer = Trainer(nets, epochs=1, batch_size=64, learning_rate=3e-3)
+    given = {"label": "digit", "metric": "accuracy", "retrain": 1, "workers": 1, "seed": 5}
+    found = one_shot(trainer, digits(), paths=6, population=3, **given)
+    assert len(found.ranking) == 6
+    values = [one.value for one in found.ranking]
+    assert values == sorted(values, reverse=True)
+    assert values[0] > 0.3  # ten classes; with the mixed statistics of all paths a path guesses
+    with pytest.raises(OptionError, match="evolution or random"):
+        one_shot(trainer, digits(), ranking="luck", **given)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from braidwater.blocks import mini_batches
 from braidwater.blocks.base import BlockSchema
 from braidwater.blocks.mini_batches import MiniBatches
 from braidwater.blocks.store import MemoryStore
@@ -191,3 +192,19 @@ def test_an_empty_store_is_refused():
     empty = MemoryStore(BlockSchema(()), [], [])
     with pytest.raises(EmptyTableError):
         MiniBatches(empty, form(), batch_size=4)
+
+
+@pytest.mark.parametrize("share", ["batch", "units"])
+@pytest.mark.parametrize("size", [1, 3])
+def test_steps_gathered_at_once_are_those_gathered_one_by_one(store, share, size, monkeypatch):
+    def steps(bytes_at_once, start):
+        monkeypatch.setattr(mini_batches, "GATHERED_BYTES", bytes_at_once)
+        made = MiniBatches(store, form(weight="w"), rank=size - 1, size=size, share=share, **SMALL)
+        return list(made.epoch(1, start))
+
+    for start in (0, 5):
+        for one, other in zip(steps(1, start), steps(2000, start), strict=True):
+            assert (one.step, one.rows, one.global_rows) == (other.step, other.rows, other.global_rows)
+            for name in ("features", "labels", "weights", "numbers"):
+                np.testing.assert_array_equal(getattr(one, name)[: one.rows], getattr(other, name)[: one.rows])
+            assert len(other.features) == max(other.rows, 1)

@@ -129,6 +129,35 @@ def test_choices_keep_lists_apart_and_conditions_reach_the_model() -> None:
     assert len({repr(parameters["layers"]) for parameters in kinds}) == 7
 
 
+def test_tpe_that_keeps_what_it_saw_of_the_space_proposes_what_a_new_one_would() -> None:
+    from optuna.samplers import TPESampler
+
+    def space(trial):
+        x = trial.suggest_float("x", -1, 1)
+        return {"x": x, "y": trial.suggest_float("y", 0, 1) if trial.number % 5 else 0.5}
+
+    plan = Space(space)
+    kept = make_samplers("tpe", plan, 0)
+
+    def forgetful(number):
+        sampler = kept(number)
+        sampler._search_space = TPESampler()._search_space
+        return sampler
+
+    found = []
+    for samplers in (kept, forgetful):
+        proposals = Proposals("test", ["minimize"], plan, samplers)
+        found.append([])
+        for number in range(30):
+            parameters = proposals.ask(number)
+            found[-1].append(parameters)
+            if number % 7:  # the others stay in training
+                state = ("complete", "paused", "failed")[number % 3]
+                values = None if state == "failed" else (parameters["x"] ** 2 + parameters["y"],)
+                proposals.tell(Trial(number, parameters, state, values, results={1: 1.0} if state == "paused" else {}))
+    assert found[0] == found[1]
+
+
 def test_the_name_of_a_metric_says_its_direction() -> None:
     assert [direction_of(m, "auto") for m in ("rmse", "validation_f1", "log_likelihood")] == [
         "minimize",

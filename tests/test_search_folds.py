@@ -10,15 +10,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import PredefinedSplit
 
+from braidwater.blocks.base import BlockColumn, BlockSchema
+from braidwater.blocks.selected import SelectedStore
 from braidwater.deep import Trainer
+from braidwater.encoding import Categorical, Numeric
+from braidwater.engines import LocalEngine
 from braidwater.errors import OptionError, StudyError
 from braidwater.estimators import LinearRegression, LogisticRegression
 from braidwater.events import Event, PassFinished, TaskEvent, listen
 from braidwater.model_selection import GroupKFold, KFold, Searched, Study, cross_validate, search
+from braidwater.model_selection.fold_trials import FoldRows
+from braidwater.model_selection.rows import shareable
+from braidwater.model_selection.variants import variant
 from braidwater.options import options
+from braidwater.tables import table
+from braidwater.testing.strategies import uneven_store
 from test_ablation import plane
 
 MLP = "braidwater.deep.modules:MLP"
@@ -84,6 +96,61 @@ def test_trainers_are_trained_fold_by_fold_and_groups_stay_together() -> None:
     model = study.best_model()
     assert model.trained_on_["rows"] == 240
     assert [path.parent.name for path in study.folder.glob("trial-*/model")] == [f"trial-{best.number:06d}"]
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    st.sets(st.integers(0, 3), max_size=4),
+    st.integers(1, 7),
+    st.integers(0, 99),
+)
+@settings(max_examples=60)
+def test_chosen_rows_of_a_store_are_the_blocks_of_a_table_of_their_own(units, chosen, unit_rows, seed) -> None:
+    draw = np.random.default_rng(seed)
+    rows = sum(units)
+    columns = {"x": np.arange(float(rows)), "image": draw.integers(0, 9, (rows, 2)), "part": draw.integers(0, 4, rows)}
+    schema = BlockSchema((BlockColumn("image", "int64", (2,)), BlockColumn("x", "float32")))
+    schema.__dict__["unit_rows"] = unit_rows
+    store = SelectedStore(uneven_store(columns, tuple(units)), schema, "part", chosen)
+    kept = np.isin(columns["part"], sorted(chosen))
+    assert store.rows == kept.sum()
+    assert [unit.rows for unit in store.units[:-1]] == [unit_rows] * max(len(store.units) - 1, 0)
+    for unit in store.units:
+        block = store.read(unit.number, np.empty(store.buffer_bytes, np.uint8))
+        span = slice(unit.start, unit.start + unit.rows)
+        assert np.array_equal(block["x"], columns["x"][kept][span])
+        assert np.array_equal(block["image"], columns["image"][kept][span])
+
+
+@pytest.mark.parametrize("rare", [False, True], ids=["one cache", "a category that one fold lacks"])
+def test_folds_of_nets_share_a_cache_and_learn_what_tables_of_their_rows_teach(
+    tmp_path: Path, monkeypatch, rare
+) -> None:
+    monkeypatch.setattr("braidwater.blocks.base.UNIT_BYTES", 2_048)
+    shop = np.where(np.arange(600) == 7, "rare" if rare else "a", RANDOM.choice(["a", "b"], 600))
+    numbers = {"x": RANDOM.normal(size=600), "n": RANDOM.integers(0, 200, 600), "w": RANDOM.uniform(1, 2, 600)}
+    pq.write_table(pa.table({**numbers, "shop": shop, "y": RANDOM.integers(0, 2, 600)}), tmp_path / "rows.parquet")
+    net = Trainer(MLP, epochs=2, batch_size=32, module_arguments={"hidden": [4]}, strategy="single")
+    encoders = {"x": Numeric(standardise=True), "n": Numeric(), "shop": Categorical(unseen="ignore")}
+    roles = {"label": "y", "weight": "w", "features": encoders}
+    with options(cache_directory=tmp_path / "cache"):
+        rows = shareable(table(str(tmp_path / "rows.parquet")), tmp_path)
+        folds = FoldRows.of(rows, KFold(3).cut(rows, "y", 0))
+        folds.encode(net, roles, ("loss",), LocalEngine(1))
+        files = list((tmp_path / "cache").rglob("*.blocks"))
+        assert len(files) == (
+            3 if rare else 1
+        )  # rows to train on that lack it, and those to test on, are coded otherwise
+        for number, pair in enumerate([*folds.pairs, (folds.whole, folds.pairs[0][1])]):
+            written = [str(tmp_path / f"{number}-{place}.parquet") for place in range(2)]
+            for part, path in zip(pair, written, strict=True):
+                pq.write_table(pa.Table.from_batches(list(part.read())), path)
+            one = variant(net, {}).fit(pair[0], validation=pair[1], **roles)
+            other = variant(net, {}).fit(written[0], validation=written[1], **roles)
+            ours, theirs = one.module_.state_dict(), other.module_.state_dict()
+            assert all(torch.equal(ours[name], weights) for name, weights in theirs.items())
+            assert [r["validation_loss"] for r in one.history_] == [r["validation_loss"] for r in other.history_]
+        assert len(list((tmp_path / "cache").rglob("*.blocks"))) == len(files)
 
 
 def test_a_search_is_chosen_within_each_outer_fold() -> None:

@@ -165,13 +165,19 @@ class Planned(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchStarted(Event):
-    """A search over models began. `trials` and `seconds` are its budget, `metric` is what trials are compared by."""
+    """A search over models began. `trials` and `seconds` are its budget, `metric` is what trials are compared by.
+
+    Where it goes on with a study, `ended` trials of that are over, the best of them being `best_trial` with `best_value`.
+    """
 
     name: str
     metric: str
     direction: str
     trials: int | None = None
     seconds: float | None = None
+    ended: int = 0
+    best_trial: int | None = None
+    best_value: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +202,24 @@ class TrialEnded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrialJoined(Event):
+    """A trial joined the scan that other trials ride along: it begins at block `block` of `blocks`, as one of `riders`."""
+
+    number: int
+    block: int
+    blocks: int
+    riders: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanShared(Event):
+    """The trials of a scan have ended: it read `blocks_read` blocks, scans of their own would have read `blocks_alone`."""
+
+    blocks_read: int
+    blocks_alone: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskEvent(Event):
     """An event of a task that runs in a worker process, as `Engine.tasks` passes it on: `told` is what the task emitted."""
 
@@ -207,10 +231,15 @@ class TaskEvent(Event):
 Listener = Callable[[Event], None]
 _session_listeners: list[Listener] = []
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("braidwater_listeners", default=())
+_interceptor: ContextVar[Listener | None] = ContextVar("braidwater_interceptor", default=None)
 
 
 def emit(event: Event) -> None:
     """Tell every listener, in the order they began to listen."""
+    interceptor = _interceptor.get()
+    if interceptor is not None:
+        interceptor(event)
+        return
     for listener in (*_session_listeners, *_listeners.get()):
         listener(event)
 
@@ -223,6 +252,16 @@ def listen(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.reset(token)
+
+
+@contextmanager
+def intercept(listener: Listener) -> Iterator[None]:
+    """Call `listener(event)`, and no other listener, for what happens inside the `with` block: to pass it on in another form."""
+    token = _interceptor.set(listener)
+    try:
+        yield
+    finally:
+        _interceptor.reset(token)
 
 
 def listen_always(listener: Listener) -> Callable[[], None]:

@@ -119,6 +119,33 @@ class Columns:
             out[-1] = 1.0 - shift[-1]
         return out
 
+    def matrix(self, block: Block) -> Array | None:
+        """The features ``(width, rows)`` as they are stored, where they are a matrix of floats in the order of the design."""
+        match self.design.terms:
+            case [NumberTerm() as term] if block[term.columns[0]].dtype.kind == "f":
+                return block.matrix(term.columns)
+        return None
+
+    def fill_rows(self, block: Block, rows: slice, out: Array) -> None:
+        """Write the dense columns of some rows to `out` ``(rows, at least dense_width)`` float64, row by row; compiled."""
+        from braidwater.kernels.fused_group_sums import turn
+
+        begin, end, _ = rows.indices(block.rows)
+        at = 0
+        for term in self.dense_terms:
+            if isinstance(term, NumberTerm) and block[term.columns[0]].dtype.kind == "f":
+                turn(block.matrix(term.columns), begin, end, at, out)
+            else:
+                _fill(term, block, rows, np.zeros((term.width, 1)), out[:, at : at + term.width].T)
+            at += term.width
+        labels = self.design.labels(block) if self.targets else None
+        if labels is not None and self.classes is None and labels.dtype.kind == "f":
+            turn(labels[None], begin, end, at, out)
+        elif self.targets:
+            self.fill_label(block, rows, np.zeros((self.targets, 1)), out[:, at : at + self.targets].T)
+        if self.with_ones:
+            out[:, self.dense_width - 1] = 1.0
+
     def codes(self, term: CodeTerm, block: Block, rows: slice) -> Array:
         """Which column of the term each row has a 1 in (intp), `term.width` where in none."""
         codes = block[term.column][rows].astype(np.intp) - term.skip

@@ -92,21 +92,33 @@ def group_parts(
     block: Block, column: str, wanted: Mapping[int, Any], bases: Array | None = None
 ) -> Iterator[tuple[int, Block]]:
     """The runs of rows of one group in a block, as blocks, for groups that are `wanted`."""
-    block, codes, begins, ends = runs(block, column)
+    order, (codes, begins, ends) = _ordered(block, column)
     for code, begin, end in zip(codes.tolist(), begins.tolist(), ends.tolist(), strict=True):
         if code in wanted:
             base = 0 if bases is None else int(bases[code])
-            yield code, part_of(block, slice(begin, end), start=block.start + begin - base, memory="part")
+            rows = slice(begin, end) if order is None else order[begin:end]
+            yield code, part_of(block, rows, start=block.start + begin - base, memory="part")
 
 
 def runs(block: Block, column: str) -> tuple[Block, Array, Array, Array]:
     """The block (its rows sorted by group, where those of a group lie scattered), and code, begin and end of every run."""
+    order, found = _ordered(block, column)
+    return block if order is None else part_of(block, order, memory="sorted"), *found
+
+
+def _ordered(block: Block, column: str) -> tuple[Array | None, tuple[Array, Array, Array]]:
+    """The order of the rows by group where those of a group lie scattered, else None, and the runs of rows in that order."""
     codes = block[column].astype(np.int64)
     found = _runs(codes)
-    if len(found[0]) > 8 * len(np.unique(found[0])):
-        block = part_of(block, np.argsort(block[column], kind="stable"), memory="sorted")
-        found = _runs(block[column].astype(np.int64))
-    return block, *found
+    if len(found[0]) <= 8 or len(found[0]) <= 8 * _different(found[0]):
+        return None, found
+    order = np.argsort(block[column], kind="stable")
+    return order, _runs(codes[order])
+
+
+def _different(codes: Array) -> int:
+    lowest = codes.min()
+    return int(np.count_nonzero(np.bincount(codes - lowest)))  # a fifth of the time of np.unique
 
 
 def _runs(codes: Array) -> tuple[Array, Array, Array]:

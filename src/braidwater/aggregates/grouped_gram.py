@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from braidwater.aggregates.base import Aggregate
 from braidwater.aggregates.columns import TILE_ROWS, Columns
-from braidwater.aggregates.gram import GramResult
+from braidwater.aggregates.gram_stack import GramStack, added_to, stacked
 from braidwater.aggregates.grouped import runs
 from braidwater.blocks.base import Array, Block
 from braidwater.blocks.parts import part_of
@@ -16,58 +16,18 @@ from braidwater.encoding.design import Design
 from braidwater.kernels import scratch
 from braidwater.kernels.choice import KernelName
 
-SCATTERED_ROWS = 1024  # of a tile whose columns are turned to rows in the second-level cache
+TILE_BYTES = 1 << 19  # of rows that are turned at a time: they stay in the second-level cache
 CACHED = 1 << 18  # bytes of matrices that stay in the second-level cache whichever comes next
 FEW = 4096  # groups in a list of stacks, until it is worth making one of them
 
 
-@dataclass(frozen=True)
-class GramStack:
-    """The Gram matrices of some groups.
-
-    `codes`, `rows` and `weight` ``(groups,)``, `mean` ``(groups, columns)``, centred `products` ``(groups, columns, columns)``.
-    Ordered by code; each group is there once.
-    """
-
-    codes: Array
-    rows: Array
-    weight: Array
-    mean: Array
-    products: Array
-    width: int
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    def __getitem__(self, place: int) -> GramResult:
-        return GramResult(
-            int(self.rows[place]), float(self.weight[place]), self.mean[place], self.products[place], self.width
-        )
-
-    def part(self, chosen: Array) -> GramStack:
-        """Some of the groups, picked by their places or a mask."""
-        return GramStack(
-            self.codes[chosen],
-            self.rows[chosen],
-            self.weight[chosen],
-            self.mean[chosen],
-            self.products[chosen],
-            self.width,
-        )
-
-    def summed(self, chosen: Array) -> GramResult:
-        """The Gram matrix of the rows of several groups together, picked by their places or a mask."""
-        rows, weight, mean, products = added(
-            self.rows[chosen], self.weight[chosen], self.mean[chosen], self.products[chosen]
-        )
-        return GramResult(rows, weight, mean, products, self.width)
-
-
 @dataclass
 class StackState:
-    """Stacks in the order of the blocks; the arrays are shared between states and never changed."""
+    """Stacks in the order of the blocks. Arrays are shared between states and never changed, but for those of the first stack
+    where it is the state's `own`."""
 
     parts: list[GramStack] = field(default_factory=list)
+    own: bool = False
 
 
 class GroupedGram(Aggregate[StackState, GramStack]):
@@ -75,8 +35,7 @@ class GroupedGram(Aggregate[StackState, GramStack]):
 
     Each group's columns are shifted by their means in its run of rows, so that groups which differ in level lose no digits.
     For designs without categories of many levels (`fits`). The numpy form wants the rows of a group together, and takes some
-    10 µs a run of them; the compiled one takes rows in any order. With `groups` (how many codes there are) it keeps a matrix
-    for every group in each block's state, without them it goes by runs. Memory ``8 (width + targets)^2`` bytes a group and state.
+    10 µs a run of them; the compiled one takes rows in any order. Memory ``8 (width + targets)^2`` bytes a group and state.
     """
 
     what = "products by group"
@@ -88,13 +47,11 @@ class GroupedGram(Aggregate[StackState, GramStack]):
         classes: int | None = None,
         *,
         kernel: KernelName = "blas",
-        groups: int | None = None,
     ) -> None:
         self.design = design.raw()
         self.column = column
         self.columns = Columns(self.design, classes)
         self.kernel = kernel
-        self.groups = groups
 
     @staticmethod
     def fits(design: Design) -> bool:
@@ -107,8 +64,8 @@ class GroupedGram(Aggregate[StackState, GramStack]):
     def transition(self, state: StackState, block: Block) -> StackState:
         if block.rows == 0:
             return state
-        if self.kernel == "fused" and self.groups is not None:
-            state.parts.append(self._scattered(block, self.groups))
+        if self.kernel == "fused":
+            state.parts.append(self._compiled(block))
             return state
         block, codes, begins, ends = runs(block, self.column)
         first = 0
@@ -135,44 +92,89 @@ class GroupedGram(Aggregate[StackState, GramStack]):
         rest = np.add.reduceat(centred if weights is None else centred * weights, places, axis=1) / safe
         centred -= np.repeat(rest, counts, axis=1)
         rooted = centred if weights is None else centred * np.sqrt(weights)
-        products = run_products(rooted, places, counts, self.kernel)
+        products = run_products(rooted, places, counts)
         order = self.columns.order
         return GramStack(
             codes, counts, heavy, (mean + rest).T[:, order], products[:, order][:, :, order], self.design.width
         )
 
-    def _scattered(self, block: Block, groups: int) -> GramStack:
-        """The groups of a block whose rows lie in any order."""
-        from braidwater.kernels.fused_group_sums import LANES, add_rows, center
-
-        size = self.columns.width
-        padded = -(-(size + 1) // LANES) * LANES
-        products, shift = np.zeros((groups, size + 1, padded)), np.zeros((groups, padded))
-        seen = np.zeros(groups, np.int64)
-        if products.nbytes > CACHED:
-            block = part_of(block, np.argsort(block[self.column], kind="stable"), memory="sorted")
+    def _compiled(self, block: Block) -> GramStack:
+        """The groups of a block whose rows lie in any order: sorted, unless all matrices stay in the cache."""
         codes = block[self.column]
-        for tile in block.slices(SCATTERED_ROWS):
-            dense = self.columns.dense(block, tile, np.zeros(size))
-            rows = scratch("rows", (dense.shape[1], padded), np.float64)
-            rows[:, :size] = dense.T
-            rows[:, size] = 1.0
-            rows[:, size + 1 :] = 0.0
-            weights = self.columns.weights(block, tile)
-            add_rows(rows, codes[tile], np.zeros(0) if weights is None else weights, shift, seen, products)
-        places = np.flatnonzero(seen)
-        weight, mean = np.empty(len(places)), np.empty((len(places), size))
-        centred = np.empty((len(places), size, size))
-        center(products, shift, places, weight, mean, centred)
+        groups = int(codes.max()) - int(codes.min()) + 1
+        in_cache = 8 * groups * self._padded * (self.columns.width + 1) <= CACHED
+        found = self._unsorted(block, groups) if in_cache else self._sorted(block)
         order = self.columns.order
-        if np.any(order != np.arange(size)):
-            mean, centred = mean[:, order], centred[:, order][:, :, order]
-        return GramStack(places, seen[places], weight, mean, centred, self.design.width)
+        if np.all(order == np.arange(self.columns.width)):
+            return found
+        return replace(found, mean=found.mean[:, order], products=found.products[:, order][:, :, order])
+
+    def _unsorted(self, block: Block, groups: int) -> GramStack:
+        from braidwater.kernels.fused_group_sums import add_rows, center
+
+        size, codes = self.columns.width, block[self.column]
+        lowest = int(codes.min())
+        sums, shift = np.zeros((groups, size + 1, self._padded)), np.zeros((groups, self._padded))
+        seen = np.zeros(groups, np.int64)
+        for rows in block.slices(self._tile_rows):
+            tile, weighted = self._rows(block, rows)
+            add_rows(tile, codes[rows], lowest, weighted, shift, seen, sums)
+        there = np.flatnonzero(seen)
+        found = self._empty(there + lowest, seen[there])
+        center(sums[there], shift[there], found.weight, found.mean, found.products)
+        return found
+
+    def _sorted(self, block: Block) -> GramStack:
+        from braidwater.kernels.fused_group_sums import group_sums
+
+        block, codes, begins, ends = _by_group(block, self.column, self._tile_rows)
+        found = self._empty(codes, ends - begins)
+        first = 0
+        while first < len(codes):
+            last = max(first + 1, int(np.searchsorted(ends, begins[first] + self._tile_rows, side="right")))
+            tile, weighted = self._rows(block, slice(int(begins[first]), int(ends[last - 1])))
+            runs = slice(first, last)
+            group_sums(
+                tile, begins[runs] - begins[first], ends[runs] - begins[first], weighted, found.weight[runs],
+                found.mean[runs], found.products[runs],
+            )  # fmt: skip
+            first = last
+        return found
+
+    def _rows(self, block: Block, rows: slice) -> tuple[Array, bool]:
+        """Some rows as lines of scratch memory: the computed columns, a one, and the weight where there is one."""
+        size = self.columns.width
+        tile = scratch("rows", (len(range(*rows.indices(block.rows))), self._padded), np.float64)
+        self.columns.fill_rows(block, rows, tile)
+        tile[:, size] = 1.0
+        tile[:, size + 1 :] = 0.0
+        weights = self.columns.weights(block, rows)
+        if weights is not None:
+            tile[:, size + 1] = weights
+        return tile, weights is not None
+
+    def _empty(self, codes: Array, rows: Array) -> GramStack:
+        count, size = len(codes), self.columns.width
+        memory = np.empty(count), np.empty((count, size)), np.empty((count, size, size))
+        return GramStack(codes, rows, *memory, self.design.width)
+
+    @property
+    def _padded(self) -> int:
+        from braidwater.kernels.fused_group_sums import LANES
+
+        return -(-(self.columns.width + 2) // LANES) * LANES
+
+    @property
+    def _tile_rows(self) -> int:
+        return TILE_BYTES // (8 * self._padded) + 1
 
     def merge(self, state: StackState, other: StackState) -> StackState:
-        state.parts.extend(other.parts)
-        if state.parts and sum(map(len, state.parts)) > 2 * len(state.parts[0]) + FEW:
-            state.parts = [stacked(state.parts, self.kernel)]
+        for part in other.parts:
+            if not (state.own and added_to(state.parts[0], part, self.kernel)):
+                state.parts.append(part)
+        if len(state.parts) > 1 and sum(map(len, state.parts)) > 2 * len(state.parts[0]) + FEW:
+            state.parts, state.own = [stacked(state.parts, self.kernel)], True
+        other.own = False  # its arrays are now those of two states
         return state
 
     def final(self, state: StackState) -> GramStack:
@@ -190,84 +192,31 @@ class GroupedGram(Aggregate[StackState, GramStack]):
         )
 
 
-def run_products(columns: Array, begins: Array, counts: Array, kernel: KernelName) -> Array:
+def _by_group(block: Block, column: str, longest: int) -> tuple[Block, Array, Array, Array]:
+    """The block with its rows in the order of their groups, and code, begin and end of every run of at most `longest` rows."""
+    from braidwater.kernels.fused_group_sums import order_by_group
+
+    codes = block[column]
+    lowest = int(codes.min())
+    bounds, order = np.zeros(int(codes.max()) - lowest + 2, np.int64), scratch("order", codes.shape, np.int64)
+    order_by_group(codes, lowest, bounds, order)
+    if np.any(codes[1:] < codes[:-1]):
+        block = part_of(block, order, memory="sorted")
+    groups = np.flatnonzero(bounds[1:] > bounds[:-1])
+    begins, ends = bounds[groups], bounds[groups + 1]
+    pieces = -(-(ends - begins) // longest)
+    if pieces.max() > 1:
+        groups, ends = np.repeat(groups, pieces), np.repeat(ends, pieces)
+        number = np.arange(len(groups)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        begins = np.repeat(begins, pieces) + number * longest
+        ends = np.minimum(ends, begins + longest)
+    return block, groups + lowest, begins, ends
+
+
+def run_products(columns: Array, begins: Array, counts: Array) -> Array:
     """``X X'`` of every run of rows, ``(runs, columns, columns)``, for columns X ``(columns, rows)`` in float64."""
     products = np.empty((len(begins), len(columns), len(columns)))
-    if kernel == "fused":
-        from braidwater.kernels.fused_group_products import group_products
-
-        group_products(columns, begins, counts, products)
-        return products
     for number, (begin, count) in enumerate(zip(begins.tolist(), counts.tolist(), strict=True)):
         part = columns[:, begin : begin + count]
         np.matmul(part, part.T, out=products[number])
     return products
-
-
-def stacked(parts: list[GramStack], kernel: KernelName = "blas") -> GramStack:
-    """One stack of several; groups that are in more than one of them are added up in their order."""
-    codes, first = np.unique(np.concatenate([part.codes for part in parts]), return_index=True)
-    size = parts[0].mean.shape[1]
-    found = GramStack(
-        codes,
-        np.concatenate([part.rows for part in parts])[first],
-        np.concatenate([part.weight for part in parts])[first],
-        np.empty((len(codes), size)),
-        np.empty((len(codes), size, size)),
-        parts[0].width,
-    )
-    begin = 0
-    for part in parts:
-        places = np.searchsorted(codes, part.codes)
-        is_new = first[places] == begin + np.arange(len(part))
-        found.mean[places[is_new]], found.products[places[is_new]] = part.mean[is_new], part.products[is_new]
-        again = np.flatnonzero(~is_new)
-        # a part of a clustered block holds a group twice only where two of its runs met
-        for chosen in _distinct(places, again):
-            _add(found, places[chosen], part, chosen, kernel)
-        begin += len(part)
-    return found
-
-
-def _distinct(places: Array, chosen: Array) -> list[Array]:
-    """`chosen` cut so that no place comes twice in a part."""
-    if len(np.unique(places[chosen])) == len(chosen):
-        return [chosen] if len(chosen) else []
-    return [np.array([one]) for one in chosen]
-
-
-def _add(found: GramStack, places: Array, part: GramStack, chosen: Array, kernel: KernelName) -> None:
-    """Add groups of `part` to those at `places` (Chan, Golub and LeVeque 1983)."""
-    found.rows[places] += part.rows[chosen]
-    if kernel == "fused":
-        from braidwater.kernels.fused_group_sums import add_stack
-
-        add_stack(
-            found.weight,
-            found.mean,
-            found.products,
-            places,
-            part.weight[chosen],
-            part.mean[chosen],
-            part.products[chosen],
-        )
-        return
-    heavy = part.weight[chosen] > 0
-    places, chosen = places[heavy], chosen[heavy]
-    before, more = found.weight[places], part.weight[chosen]
-    total = before + more
-    gap = part.mean[chosen] - found.mean[places]
-    share = (before * more / total)[:, None, None]
-    found.products[places] += part.products[chosen] + share * gap[:, :, None] * gap[:, None, :]
-    found.mean[places] += gap * (more / total)[:, None]
-    found.weight[places] = total
-
-
-def added(rows: Array, weight: Array, mean: Array, products: Array) -> tuple[int, float, Array, Array]:
-    """Rows, weight, means and centred products of several sets of rows together."""
-    total = float(weight.sum())
-    if total <= 0:
-        return int(rows.sum()), 0.0, np.zeros(mean.shape[1]), np.zeros(products.shape[1:])
-    middle = mean[0] + (weight @ (mean - mean[0])) / total
-    gap = mean - middle
-    return int(rows.sum()), total, middle, products.sum(axis=0) + (gap * weight[:, None]).T @ gap

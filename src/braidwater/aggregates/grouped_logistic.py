@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -28,6 +29,10 @@ class GroupLosses:
     wrong: Array
     gradient: Array
     hessian: Array
+
+    def copy(self) -> GroupLosses:
+        """The same in arrays of their own."""
+        return GroupLosses(*(getattr(self, part.name).copy() for part in fields(self)))
 
 
 @dataclass
@@ -66,6 +71,10 @@ class GroupedLogistic(Aggregate[LossesState, GroupLosses]):
         self.active = active
         self.kernel = kernel
         self.columns = Columns(self.design, with_label=False, with_ones=True)
+        order = self.columns.order
+        place = np.empty(len(order), np.intp)
+        place[order] = np.arange(len(order))  # which column of the design each computed one is
+        self._facts = [facts[:, place] for facts in (self.center, self.scale, self.points)]
 
     def initialize(self) -> LossesState:
         return LossesState()
@@ -75,42 +84,51 @@ class GroupedLogistic(Aggregate[LossesState, GroupLosses]):
             return state
         block, codes, begins, ends = runs(block, self.column)
         chosen = np.flatnonzero(self.active[codes])
-        at = 0
-        while at < len(chosen):
-            # runs next to each other, up to about a tile
-            end = at + 1
-            while (
-                end < len(chosen)
-                and chosen[end] == chosen[end - 1] + 1
-                and ends[chosen[end]] - begins[chosen[at]] <= TILE_ROWS
-            ):
-                end += 1
-            part = chosen[at:end]
+        if self.kernel == "fused" and len(chosen):
+            state.parts.append(self._compiled(block, codes[chosen], begins[chosen], ends[chosen]))
+            return state
+        for part in neighbours(chosen, begins, ends):
             state.parts.append(self._tile(block, codes[part], begins[part], ends[part]))
-            at = end
         return state
+
+    def _compiled(self, block: Block, codes: Array, begins: Array, ends: Array) -> GroupLosses:
+        """All runs of a block at once where its columns are a matrix as they lie, else those of a tile at a time."""
+        from braidwater.kernels.fused_group_logistic import logistic_groups
+
+        size, count = self.columns.dense_width, len(codes)
+        weight, loss, wrong = np.empty((3, count))
+        found = GroupLosses(codes, weight, loss, wrong, np.empty((count, size)), np.empty((count, size, size)))
+        y, weights = self.design.labels(block), self.columns.weights(block, slice(0, block.rows))
+        q = np.zeros(0) if weights is None else weights
+        matrix = self.columns.matrix(block)
+        center, scale, points = (facts[codes] for facts in self._facts)
+        every = np.arange(count)
+        for part in [every] if matrix is not None else neighbours(every, begins, ends):
+            rows = slice(0, block.rows) if matrix is not None else slice(int(begins[part[0]]), int(ends[part[-1]]))
+            X = matrix if matrix is not None else self.columns.dense(block, rows, np.zeros(size))[:-1]
+            chosen = slice(int(part[0]), int(part[-1]) + 1)
+            logistic_groups(
+                X, y[rows], q[rows], begins[chosen] - rows.start, ends[chosen] - rows.start, center[chosen, :-1],
+                scale[chosen, :-1], points[chosen], found.weight[chosen], found.loss[chosen], found.wrong[chosen],
+                found.gradient[chosen], found.hessian[chosen],
+            )  # fmt: skip
+        order = self.columns.order
+        if np.all(order == np.arange(size)):
+            return found
+        return replace(found, gradient=found.gradient[:, order], hessian=found.hessian[:, order][:, :, order])
 
     def _tile(self, block: Block, codes: Array, begins: Array, ends: Array) -> GroupLosses:
         rows = slice(int(begins[0]), int(ends[-1]))
-        columns = self.columns
+        columns, order = self.columns, self.columns.order
         dense = columns.dense(block, rows, np.zeros(columns.dense_width))
         labels = self.design.labels(block)[rows].astype(np.float64)
         weights = columns.weights(block, rows)
-        order = columns.order
-        place = np.empty(len(order), np.intp)
-        place[order] = np.arange(len(order))  # which column of the design each computed one is
-        facts = (self.center[codes][:, place], self.scale[codes][:, place], self.points[codes][:, place])
+        center, scale, points = (facts[codes] for facts in self._facts)
         begins, counts = begins - rows.start, ends - begins
         weight, loss, wrong = np.empty(len(codes)), np.empty(len(codes)), np.empty(len(codes))
         gradient = np.empty((len(codes), len(order)))
-        if self.kernel == "fused":
-            from braidwater.kernels.fused_group_logistic import logistic_groups
-
-            q = np.zeros(0) if weights is None else weights
-            logistic_groups(dense, labels, q, begins, counts, *facts, weight, loss, wrong, gradient)
-        else:
-            evaluate(dense, labels, weights, begins, counts, *facts, weight, loss, wrong, gradient)
-        hessian = run_products(dense, begins, counts, self.kernel)
+        evaluate(dense, labels, weights, begins, counts, center, scale, points, weight, loss, wrong, gradient)
+        hessian = run_products(dense, begins, counts)
         return GroupLosses(codes, weight, loss, wrong, gradient[:, order], hessian[:, order][:, :, order])
 
     def merge(self, state: LossesState, other: LossesState) -> LossesState:
@@ -126,12 +144,31 @@ class GroupedLogistic(Aggregate[LossesState, GroupLosses]):
         for part in state.parts:
             places = np.searchsorted(codes, part.codes)
             found = (part.weight, part.loss, part.wrong, part.gradient, part.hessian)
+            increasing = bool(np.all(places[1:] > places[:-1]))
+            chosen: Array | slice = places
+            if increasing and len(places) and places[-1] - places[0] + 1 == len(places):
+                chosen = slice(int(places[0]), int(places[-1]) + 1)  # several times as fast as places
             for target, values in zip((*numbers, gradient, hessian), found, strict=True):
-                if np.all(places[1:] > places[:-1]):
-                    target[places] += values
+                if increasing:
+                    target[chosen] += values
                 else:  # a group has several runs in the tile: a third of the speed
                     np.add.at(target, places, values)
         return GroupLosses(codes, numbers[0], numbers[1], numbers[2], gradient, hessian)
+
+
+def neighbours(chosen: Array, begins: Array, ends: Array) -> Iterator[Array]:
+    """Runs next to each other, up to about a tile."""
+    at = 0
+    while at < len(chosen):
+        end = at + 1
+        while (
+            end < len(chosen)
+            and chosen[end] == chosen[end - 1] + 1
+            and ends[chosen[end]] - begins[chosen[at]] <= TILE_ROWS
+        ):
+            end += 1
+        yield chosen[at:end]
+        at = end
 
 
 def evaluate(
@@ -148,7 +185,7 @@ def evaluate(
     wrong: Array,
     gradient: Array,
 ) -> None:
-    """`kernels.fused_group_logistic.logistic_groups` in numpy."""
+    """Losses and gradients of runs of rows; `dense` becomes the standardised columns times the root of the curvature."""
     every = np.repeat(np.arange(len(begins)), counts)
     dense -= center.T[:, every]
     dense /= scale.T[:, every]

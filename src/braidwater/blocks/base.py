@@ -69,6 +69,20 @@ class BlockSchema:
         rows = UNIT_BYTES // max(self.row_bytes, 1)
         return max(rows // 64 * 64, min(rows, 64), 1)
 
+    @cached_property
+    def neighbours(self) -> tuple[tuple[str, ...], ...]:
+        """Runs of columns that form a matrix; columns of several numbers a row stand alone."""
+        runs: list[list[str]] = []
+        last: tuple[str, bool] | None = None
+        for column in self.columns:
+            kind = (column.dtype, bool(column.shape))
+            if runs and kind == last and not column.shape:
+                runs[-1].append(column.name)
+            else:
+                runs.append([column.name])
+            last = kind
+        return tuple(tuple(run) for run in runs)
+
     def bytes(self, rows: int) -> int:
         """Bytes of a block of `rows` rows."""
         return self.row_bytes * rows

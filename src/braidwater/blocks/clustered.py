@@ -6,23 +6,26 @@ Both steps keep the order of the table within a group, so the result does not de
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from uuid import uuid4
 
 import numpy as np
 
-from braidwater.blocks.base import Array, Block, BlockEncoder, BlockSchema, allocate
+from braidwater.blocks.base import Array, Block, BlockEncoder, BlockSchema
 from braidwater.blocks.disk import DiskWriter
 from braidwater.blocks.parts import part_of
 from braidwater.blocks.source import BlockSource, CacheChoice
-from braidwater.blocks.store import BlockStore, Key, MemoryWriter, StoreWriter, ThreadBuffers
+from braidwater.blocks.store import BlockStore, Key, StoreWriter, ThreadBuffers
+from braidwater.kernels import scratch
 from braidwater.options import current_options
 from braidwater.tables.base import Table
 
 MAX_BUCKETS = 1024  # of a row's block, each gets a part: with more of them the parts of a file would be small
 _SPAN = 1 << 32  # blocks of a partition, in the place of a part
+
+Part = tuple[Block, slice]
 
 
 class ClusteredSource(BlockSource):
@@ -51,9 +54,11 @@ class ClusteredSource(BlockSource):
     def writer(self) -> StoreWriter:
         assert self.encoder is not None
         schema = self.encoder.block_schema
+        if self.cache == "memory":
+            return SortingWriter(schema, super().writer, self._column, self._bucket_of)
         # the parts never lie where a later session would look: they are not sorted yet
-        parts = MemoryWriter(schema) if self.cache == "memory" else _private(schema, self.expected_bytes)
-        return ClusteringWriter(parts, super().writer, self._column, self._bucket_of)
+        parts = _private(schema, self.expected_bytes)
+        return DealingWriter(parts, super().writer, self._column, self._bucket_of)
 
 
 def _private(schema: BlockSchema, size: int) -> DiskWriter:
@@ -65,52 +70,39 @@ class ClusteringWriter(StoreWriter):
     """Deals out the rows of blocks to buckets, and makes a store of the sorted buckets."""
 
     def __init__(
-        self, parts: StoreWriter, make_writer: Callable[[], StoreWriter], column: str, bucket_of: Array
+        self, schema: BlockSchema, make_writer: Callable[[], StoreWriter], column: str, bucket_of: Array
     ) -> None:
-        super().__init__(parts.schema)
+        super().__init__(schema)
         self._column = column
         self._bucket_of = bucket_of
-        self._parts = parts
+        self._buckets = int(bucket_of.max(initial=0)) + 1
         self._make_writer = make_writer
-        self._held: dict[Key, int] = {}
-        self._buffers = ThreadBuffers()
 
-    def buffer(self, rows: int) -> Array:
-        return self._buffers.take(self.schema.bytes(rows))
-
-    def put(self, key: Key, block: Block) -> None:
+    def _dealt(self, block: Block) -> tuple[Array, Array]:
+        """The rows of a block in the order of their buckets, and where each bucket begins and ends there."""
         buckets = self._bucket_of[block[self._column]]
-        order = np.argsort(buckets, kind="stable")
-        present, begins = np.unique(buckets[order], return_index=True)
-        for bucket, rows in zip(present.tolist(), np.split(order, begins[1:]), strict=True):
-            place = (bucket, key[0] * _SPAN + key[1])
-            self._parts.put(place, part_of(block, rows))
-            with self._lock:
-                self._held[place] = len(rows)
+        ends = np.cumsum(np.bincount(buckets, minlength=self._buckets))
+        return np.argsort(buckets, kind="stable"), np.append(0, ends)
 
-    def finish(self) -> BlockStore:
-        parts = self._parts.finish()
-        numbers: dict[int, list[int]] = {}
-        for number, (bucket, _) in enumerate(sorted(self._held)):
-            numbers.setdefault(bucket, []).append(number)
+    def _make_store(self, parts_of: Callable[[int], list[Part]]) -> BlockStore:
+        """The store of all buckets, from the parts that each has."""
         writer = self._make_writer()
 
         def sort(bucket: int) -> None:
-            self._sort(parts, numbers[bucket], bucket, writer)
+            parts = parts_of(bucket)
+            if parts:
+                self._sort(joined(parts), bucket, writer)
 
         try:
             with ThreadPoolExecutor(current_options().workers, "braidwater-sort") as pool:
-                for done in [pool.submit(copy_context().run, sort, bucket) for bucket in numbers]:
+                for done in [pool.submit(copy_context().run, sort, bucket) for bucket in range(self._buckets)]:
                     done.result()
             return writer.finish()
         except BaseException:
             writer.abort()
             raise
-        finally:
-            parts.close()
 
-    def _sort(self, parts: BlockStore, numbers: list[int], bucket: int, writer: StoreWriter) -> None:
-        whole = joined([parts.read(number) for number in numbers])
+    def _sort(self, whole: Block, bucket: int, writer: StoreWriter) -> None:
         order = np.argsort(whole[self._column], kind="stable")
         unit = self.schema.unit_rows
         pieces = max(round(len(order) / unit), 1)
@@ -118,17 +110,84 @@ class ClusteringWriter(StoreWriter):
             rows = order[len(order) * number // pieces : len(order) * (number + 1) // pieces]
             writer.put((bucket, number), part_of(whole, rows))
 
+
+class SortingWriter(ClusteringWriter):
+    """In memory: a block in the order of its buckets stays one block, of which a bucket takes its part later."""
+
+    def __init__(
+        self, schema: BlockSchema, make_writer: Callable[[], StoreWriter], column: str, bucket_of: Array
+    ) -> None:
+        super().__init__(schema, make_writer, column, bucket_of)
+        self._held: dict[Key, tuple[Block, Array]] = {}
+        self._buffers = ThreadBuffers()
+
+    def buffer(self, rows: int) -> Array:
+        return self._buffers.take(self.schema.bytes(rows))
+
+    def put(self, key: Key, block: Block) -> None:
+        order, bounds = self._dealt(block)
+        ordered = part_of(block, order)
+        with self._lock:
+            self._held[key] = ordered, bounds
+
+    def finish(self) -> BlockStore:
+        held = [self._held[key] for key in sorted(self._held)]
+
+        def parts_of(bucket: int) -> list[Part]:
+            parts = [(block, slice(int(bounds[bucket]), int(bounds[bucket + 1]))) for block, bounds in held]
+            return [(block, rows) for block, rows in parts if rows.stop > rows.start]
+
+        return self._make_store(parts_of)
+
+    def abort(self) -> None:
+        self._held.clear()
+
+
+class DealingWriter(ClusteringWriter):
+    """On disk: every bucket's rows of a block are a part in a file, so that each is read once."""
+
+    def __init__(
+        self, parts: StoreWriter, make_writer: Callable[[], StoreWriter], column: str, bucket_of: Array
+    ) -> None:
+        super().__init__(parts.schema, make_writer, column, bucket_of)
+        self._parts = parts
+        self._held: set[Key] = set()
+        self._buffers = ThreadBuffers()
+
+    def buffer(self, rows: int) -> Array:
+        return self._buffers.take(self.schema.bytes(rows))
+
+    def put(self, key: Key, block: Block) -> None:
+        order, bounds = self._dealt(block)
+        for bucket in np.flatnonzero(np.diff(bounds)).tolist():
+            place = (bucket, key[0] * _SPAN + key[1])
+            self._parts.put(place, part_of(block, order[bounds[bucket] : bounds[bucket + 1]]))
+            with self._lock:
+                self._held.add(place)
+
+    def finish(self) -> BlockStore:
+        parts = self._parts.finish()
+        numbers: dict[int, list[int]] = {}
+        for number, (bucket, _) in enumerate(sorted(self._held)):
+            numbers.setdefault(bucket, []).append(number)
+
+        def parts_of(bucket: int) -> list[Part]:
+            return [(parts.read(number), slice(None)) for number in numbers.get(bucket, ())]
+
+        try:
+            return self._make_store(parts_of)
+        finally:
+            parts.close()
+
     def abort(self) -> None:
         self._parts.abort()
 
 
-def joined(blocks: list[Block]) -> Block:
-    """The rows of several blocks, one after another."""
-    if len(blocks) == 1:
-        return blocks[0]
-    rows = sum(block.rows for block in blocks)
-    schema = blocks[0].schema
-    whole = Block(schema, allocate(schema.bytes(rows)), rows, start=blocks[0].start)
-    for column in schema.columns:
-        np.concatenate([block[column.name] for block in blocks], out=whole[column.name])
+def joined(parts: Sequence[Part]) -> Block:
+    """Rows of several blocks, one after another, in this thread's scratch memory."""
+    rows = sum(len(range(*part.indices(block.rows))) for block, part in parts)
+    first = parts[0][0]
+    whole = Block(first.schema, scratch("joined", (first.schema.bytes(rows),), np.uint8), rows, start=first.start)
+    for column in first.schema.columns:
+        np.concatenate([block[column.name][part] for block, part in parts], out=whole[column.name])
     return whole

@@ -19,6 +19,7 @@ import weakref
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -38,7 +39,8 @@ _RESERVE = 64 * 2**20
 
 
 class DiskStore(BlockStore):
-    """A finished cache file. It pickles as its path, so that other processes can read it.
+    """A finished cache file. It pickles as its path, so that other processes can read it, on other machines too where the
+    folder is one that they share. `handed_over` says so: whoever hands it over lives, so it is of no earlier start of theirs.
 
     A unit is mapped for as long as somebody holds its block: nothing is copied, and resident memory stays at a unit a
     thread. A file of more than 0.6 of the memory that is free is read into the caller's buffer past the system's cache
@@ -47,9 +49,9 @@ class DiskStore(BlockStore):
 
     kind = "disk"
 
-    def __init__(self, path: Path, *, temporary: bool = False) -> None:
+    def __init__(self, path: Path, *, temporary: bool = False, handed_over: bool = False) -> None:
         self.path = Path(path)
-        index = _read_index(self.path)
+        index = _read_index(self.path, of_this_start=not handed_over)
         self.schema = BlockSchema.from_json(index["schema"])
         self.units = [Unit(*unit) for unit in index["units"]]
         self.rows_dropped = int(index["rows_dropped"])
@@ -102,7 +104,7 @@ class DiskStore(BlockStore):
         self._release()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return DiskStore, (self.path,)
+        return partial(DiskStore, handed_over=True), (self.path,)
 
 
 class DiskWriter(StoreWriter):
@@ -213,7 +215,7 @@ def clear_cache() -> int:
     return freed
 
 
-def _read_index(path: Path) -> dict[str, Any]:
+def _read_index(path: Path, *, of_this_start: bool) -> dict[str, Any]:
     try:
         with open(path, "rb") as handle:
             handle.seek(-_TRAILER.size, os.SEEK_END)
@@ -228,7 +230,7 @@ def _read_index(path: Path) -> dict[str, Any]:
     if zlib.crc32(text) != checksum:
         raise CacheError(f"The index of the block cache {str(path)!r} is damaged; delete it and run again.")
     index: dict[str, Any] = json.loads(text)
-    if index["format"] != _FORMAT or index["boot"] != _boot_id():
+    if index["format"] != _FORMAT or (of_this_start and index["boot"] != _boot_id()):
         raise CacheError(f"The block cache {str(path)!r} is from another version or an earlier start of the machine.")
     schema = BlockSchema.from_json(index["schema"])
     needed = max((offset + schema.bytes(rows) for _, rows, _, offset in index["units"]), default=0)

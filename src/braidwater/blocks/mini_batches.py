@@ -24,6 +24,9 @@ from braidwater.errors import EmptyTableError, OptionError
 
 WINDOW_ROWS = 65_536
 WINDOW_BYTES = 64 * 2**20
+GATHERED_BYTES = (
+    2**18
+)  # of the rows of small steps that are gathered at once: half the time, and still in the cache when used
 BUCKET_STEPS = 50  # sequences are sorted by length within the rows of so many steps
 
 Share = Literal["batch", "units"]
@@ -45,10 +48,12 @@ class MiniBatch:
     labels: Array | None
     weights: Array | None
     _pieces: tuple[tuple[Window, Array], ...] = ()
+    _at: int = 0  # the place of its first row in the pieces, which several steps may share
 
     @property
     def numbers(self) -> Array:
-        return np.concatenate([window.row_numbers(index) for window, index in self._pieces])[: self.rows]
+        numbers = np.concatenate([window.row_numbers(index) for window, index in self._pieces])
+        return numbers[self._at : self._at + self.rows]
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class MiniBatches:
         made._whole = self._whole
         return made
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Steps of an epoch, the same for every worker."""
         return -(-self.total_rows // self.batch_size)
@@ -144,22 +149,40 @@ class MiniBatches:
         """The mini-batches of epoch `number` from step `start` on. The arrays are the caller's to keep."""
         windows = _Windows(self, number)
         try:
-            for step in range(start, self.steps):
-                begin, end = self._cut(step)
-                rows = end - begin
-                if rows == 0:
-                    begin = min(begin, windows.rows - 1)
-                    end = begin + 1
-                pieces = windows.pieces(begin, end)
-                picked = [window.pick(index) for window, index in pieces]
-                whole = picked[0] if len(picked) == 1 else _joined(picked)
-                features = whole.features
-                if self.form.pad is not None:
-                    longest = int(sequence_lengths(features, self.form.pad).max())
-                    features = features[:, : max(longest, 1)]
-                yield MiniBatch(step, rows, self._global_rows(step), features, whole.labels, whole.weights, pieces)
+            for first in range(start, self.steps, self._at_once):
+                yield from self._gathered(windows, first, min(first + self._at_once, self.steps))
         finally:
             windows.close()
+
+    def _gathered(self, windows: _Windows, first: int, last: int) -> Iterator[MiniBatch]:
+        """The mini-batches of steps whose rows follow each other in the sequence."""
+        cuts = [self._cut(step) for step in range(first, last)]
+        begin, end = cuts[0][0], cuts[-1][1]
+        if begin == end:
+            begin = min(begin, windows.rows - 1)
+            end = begin + 1
+        pieces = windows.pieces(begin, end)
+        picked = [window.pick(index) for window, index in pieces]
+        whole = picked[0] if len(picked) == 1 else _joined(picked)
+        for step, (low, high) in enumerate(cuts, first):
+            at = low - begin
+            part = slice(at, high - begin) if high > low else slice(0, 1)
+            features = whole.features[part]
+            if self.form.pad is not None:
+                longest = int(sequence_lengths(features, self.form.pad).max())
+                features = features[:, : max(longest, 1)]
+            labels = None if whole.labels is None else whole.labels[part]
+            weights = None if whole.weights is None else whole.weights[part]
+            rows = high - low
+            together = rows if self.size == 1 else self._global_rows(step)
+            yield MiniBatch(step, rows, together, features, labels, weights, pieces, at)
+
+    @cached_property
+    def _at_once(self) -> int:
+        """How many steps are gathered at once: as many as are small, where a worker's rows of one follow those of the last."""
+        if self.size > 1 and (self.share == "batch" or self.rows < self.steps):
+            return 1
+        return max(GATHERED_BYTES // (self.batch_size * max(self.form.feature_bytes(self.store), 1)), 1)
 
     def _cut(self, step: int) -> tuple[int, int]:
         """Where this worker's rows of a step begin and end in its sequence."""
@@ -247,7 +270,8 @@ class _Windows:
         self._epoch = epoch
         self._spans = deque(batches._spans(epoch))
         self.rows = self._spans[-1].end
-        self._reader = ThreadPoolExecutor(1, "braidwater-window") if len(self._spans) > 1 else None
+        ahead = len(self._spans) > 1 and batches.store.any_thread
+        self._reader = ThreadPoolExecutor(1, "braidwater-window") if ahead else None
         self._held: deque[tuple[_Span, Window, Array | None]] = deque()
         self._coming: tuple[_Span, Future[tuple[Window, Array | None]]] | None = None
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
-from braidwater.blocks.base import Array, Block, BlockSchema, allocate
+from braidwater.blocks.base import Array, Block, allocate
 from braidwater.kernels import scratch
 
 
@@ -35,7 +33,7 @@ def part_of(block: Block, rows: slice | Array, *, start: int | None = None, memo
         number=block.number,
     )
     found.start = number if start is None else start
-    for names in _neighbours(block.schema):
+    for names in block.schema.neighbours:
         if len(names) > 1 or not block.schema._places[names[0]][1].shape:
             take(block.matrix(names), rows, found.matrix(names))
         else:
@@ -52,18 +50,3 @@ def take(matrix: Array, rows: slice | Array, out: Array) -> None:
             matrix, out, strict=True
         ):  # a gather along the last axis of a matrix takes twice as long
             np.take(column, rows, out=target, mode="clip")
-
-
-@lru_cache(maxsize=64)
-def _neighbours(schema: BlockSchema) -> tuple[tuple[str, ...], ...]:
-    """Runs of columns that form a matrix; columns of several numbers a row stand alone."""
-    runs: list[list[str]] = []
-    last: tuple[str, bool] | None = None
-    for column in schema.columns:
-        kind = (column.dtype, bool(column.shape))
-        if runs and kind == last and not column.shape:
-            runs[-1].append(column.name)
-        else:
-            runs.append([column.name])
-        last = kind
-    return tuple(tuple(run) for run in runs)

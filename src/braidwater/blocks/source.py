@@ -49,9 +49,9 @@ class BlockSource:
         self.rows_dropped = 0
         self.passes_done = 0
         self._fingerprint = table.fingerprint()
-        self.store: BlockStore | None = None
+        self.store: BlockStore | None = None if encoder is None else table.kept_blocks(encoder)
         path = self.cache_path
-        if (self.cache == "disk" or table.encoded) and path is not None:
+        if self.store is None and path is not None and (self.cache == "disk" or table.encoded):
             self.store = found = open_cached(path)
             self.rows_dropped = 0 if found is None else found.rows_dropped
 
@@ -118,22 +118,26 @@ class BlockSource:
             )
         return NoWriter(schema)
 
-    def _private_writer(self) -> DiskWriter:
+    def _private_writer(self, folder: Path | None = None) -> DiskWriter:
         """Writes a file that goes with this source: no other session could find it."""
         assert self.encoder is not None
-        path = current_options().cache_directory / "blocks" / f"private-{uuid4().hex}.blocks"
+        folder = folder or current_options().cache_directory / "blocks"
+        path = folder / f"private-{uuid4().hex}.blocks"
         return DiskWriter(self.encoder.block_schema, path, expected_bytes=self.expected_bytes, temporary=True)
 
-    def shuffle(self, seed: int) -> None:
+    def shuffle(self, seed: int, folder: Path | None = None) -> None:
         """Put the rows of the kept blocks in a random order that follows from `seed`: in memory, or in a file of its own.
 
-        Rows are read twice and written twice. Their numbers are then those of the new order.
+        That file lies in `folder`, by default in the cache directory. Rows are read twice and written twice. Their numbers are
+        then those of the new order.
         """
         if self.store is None:
             raise ValueError("a source is shuffled when its blocks were kept")
         store = self.store
         in_memory = isinstance(store, MemoryStore)
-        self.store = shuffled(store, lambda: MemoryWriter(store.schema) if in_memory else self._private_writer(), seed)
+        self.store = shuffled(
+            store, lambda: MemoryWriter(store.schema) if in_memory else self._private_writer(folder), seed
+        )
         store.close()
 
     def partitions(self, rows: int = 0) -> list[Partition]:

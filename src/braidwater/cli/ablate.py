@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,7 @@ from braidwater.errors import UnsupportedError
 from braidwater.tables import table
 
 
-def ablate(job: Job, columns: Sequence[str], layers: Sequence[str], settings: Mapping[str, Any], *, json: bool) -> None:
+def ablate(job: Job, components: Any, settings: Mapping[str, Any], *, json: bool) -> None:
     """Train with and without each component, print the effects."""
     try:
         from braidwater.model_selection import ablate as run
@@ -29,7 +29,7 @@ def ablate(job: Job, columns: Sequence[str], layers: Sequence[str], settings: Ma
         model = make_model(job)
         with watch():
             found = run(
-                model, rows, components=_components(columns, layers),
+                model, rows, components=components,
                 validation=validation_of(model, job, given.pop("folds", None)), seed=job.seed, **given,
                 **fit_arguments(job, rows),
             )  # fmt: skip
@@ -41,20 +41,3 @@ def ablate(job: Job, columns: Sequence[str], layers: Sequence[str], settings: Ma
     typer.echo(str(found))
     if job.report is not None:
         typer.echo(f"report in {job.report}")
-
-
-def _components(columns: Sequence[str], layers: Sequence[str]) -> Any:
-    """``a``, ``NAME=a,b`` and patterns; None for every feature, ``"layers"`` for every layer."""
-    from braidwater.model_selection import Columns, Layers
-
-    if not columns and list(layers) == ["all"]:
-        return "layers"
-    found: dict[str, Any] = {}
-    for kind, texts in ((Columns, columns), (Layers, layers)):
-        for text in texts:
-            name, separator, parts = text.partition("=")
-            component = kind(*(part.strip() for part in (parts if separator else name).split(",")))
-            if (name if separator else component.name) in found:
-                raise typer.BadParameter(f"{text!r} has the name of another component; write NAME={text}.")
-            found[name if separator else component.name] = component
-    return found or None

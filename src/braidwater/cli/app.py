@@ -186,6 +186,9 @@ def search(
     output: Annotated[
         str | None, typer.Option(help="The folder to save the best model in.", metavar="MODEL_DIR")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print what would be done, and do nothing.", show_default=False)
+    ] = False,
     json: Json = False,
 ) -> None:
     """Try hyperparameters of ESTIMATOR on TABLE in parallel, and keep the best model; or do what JOB.toml says."""
@@ -193,8 +196,9 @@ def search(
     from braidwater.cli.search import search as run
     from braidwater.cli.search_job import search_job
 
-    given.pop("param", None)
-    run(*search_job(estimator, table, param or (), given), json=json)
+    for option in ("param", "explain"):
+        given.pop(option, None)
+    run(*search_job(estimator, table, param or (), given), json=json, explain=explain)
 
 
 @app.command()
@@ -234,16 +238,14 @@ def ablate(
     report: Annotated[str | None, typer.Option(help="An HTML page about the ablation.", metavar="FILE")] = None,
     json: Json = False,
 ) -> None:
-    """Train ESTIMATOR on TABLE with and without each component, and print what each is worth."""
+    """Train ESTIMATOR on TABLE with and without each component, and print what each is worth; or do what JOB.toml says."""
     given = _given(locals())
     from braidwater.cli.ablate import ablate as run
-    from braidwater.cli.job import job_of
+    from braidwater.cli.ablate_job import ablate_job
 
-    own = ("metric", "direction", "repeats", "folds", "storage", "name", "resume", "trial_timeout")
-    settings = {option: given.pop(option) for option in own if option in given}
     for option in ("component", "layer"):
         given.pop(option, None)
-    run(job_of(estimator, table, "ablate", **given), component or (), layer or (), settings, json=json)
+    run(*ablate_job(estimator, table, component or (), layer or (), given), json=json)
 
 
 @app.command()
@@ -294,11 +296,17 @@ def demo(
 
 @app.command()
 @reported
-def doctor(json: Json = False) -> None:
+def doctor(
+    spark: Annotated[
+        str | None,
+        typer.Option(help="Look at the workers of a Spark too: local[2], HOST:PORT, sc://HOST:PORT.", metavar="MASTER"),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Check the installation, measure the machine, and say what is missing."""
     from braidwater.cli.doctor import doctor as run
 
-    run(json=json)
+    run(json=json, spark=spark)
 
 
 @app.command()

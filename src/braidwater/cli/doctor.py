@@ -7,18 +7,17 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import typer
 
+from braidwater.cli.finding import Finding, tried
 from braidwater.cli.output import print_json
 from braidwater.options import current_options, format_bytes
 
-State = Literal["good", "missing", "bad"]
 _MARKS = {"good": "ok", "missing": "--", "bad": "!!"}
 _OPTIONAL = {
     "torch": "deep nets",
@@ -28,23 +27,15 @@ _OPTIONAL = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something that was looked at. ``missing`` is optional and not there, ``bad`` must be mended."""
-
-    name: str
-    state: State
-    detail: str
-
-
-def doctor(*, json: bool) -> None:
-    """Print the findings; exit with 1 when one of them is bad."""
+def doctor(*, json: bool, spark: str | None = None) -> None:
+    """Print the findings; exit with 1 when one of them is bad. `spark` is a master whose workers are looked at too."""
+    from braidwater.cli.doctor_spark import findings as spark_findings
     from braidwater.planner.calibrate import calibrate
 
-    findings = [*_versions(), *_extras(), _options(), *_cache_directory()]
+    findings = [*_versions(), *_extras(), *spark_findings(spark), _options(), *_cache_directory()]
     torch_works = not any(one.name == "torch" and one.state != "good" for one in findings)
     if torch_works:
-        findings.append(_tried("gang of two processes", _try_gang))
+        findings.append(tried("gang of two processes", _try_gang))
     machine = calibrate(collectives=torch_works and findings[-1].state == "good")
     if json:
         print_json({"findings": [asdict(one) for one in findings], "machine": machine.to_json()})
@@ -132,14 +123,6 @@ def _cache_directory() -> list[Finding]:
         Finding("cache directory", "good", str(folder)),
         Finding("cache quota", "good" if free > 10**9 else "bad", quota),
     ]
-
-
-def _tried(name: str, attempt: Callable[[], str]) -> Finding:
-    """An attempt as a finding: whatever goes wrong in it is what the doctor is for."""
-    try:
-        return Finding(name, "good", attempt())
-    except Exception as error:
-        return Finding(name, "bad", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
 
 
 def _try_gang() -> str:

@@ -153,6 +153,14 @@ def job_from(
     return Job(**merged)
 
 
+def own_keys(path: str, document: dict[str, Any], keys: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """Take the `keys` of a command out of a document, their types checked."""
+    own = {name: document.pop(name) for name in keys if name in document}
+    for name, value in own.items():
+        check_type(path, name, value, keys[name])
+    return own
+
+
 def check_type(path: str, name: str, value: Any, types: tuple[type, ...]) -> None:
     """Refuse a value of another type; a whole number is a number, a truth value is neither."""
     allowed = (*types, int) if float in types else types

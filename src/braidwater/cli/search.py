@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from braidwater.model_selection import Study
 
 
-def search(job: Job, space: Mapping[str, Any], settings: Mapping[str, Any], *, json: bool) -> None:
-    """Search, print the best trial, save its model."""
+def search(
+    job: Job, space: Mapping[str, Any], settings: Mapping[str, Any], *, json: bool, explain: bool = False
+) -> None:
+    """Search, print the best trial, save its model; or `explain` what would be done."""
     try:
-        from braidwater.model_selection import Budget, watch
+        from braidwater.model_selection import Budget, explain_search, watch
         from braidwater.model_selection import search as run
     except ModuleNotFoundError as error:
         raise UnsupportedError("A search needs optuna: pip install 'braidwater[search]'.") from error
@@ -33,11 +35,14 @@ def search(job: Job, space: Mapping[str, Any], settings: Mapping[str, Any], *, j
     with session(job):
         rows = table(job.table)
         model = make_model(job)
+        validation = validation_of(model, job, given.pop("folds", None))
+        given |= {"budget": Budget(**bounds), "validation": validation, "seed": job.seed, **fit_arguments(job, rows)}
+        if explain:
+            known = {name: value for name, value in given.items() if name not in _OF_THE_RUN}
+            typer.echo(str(explain_search(model, space, rows, **known)))
+            return
         with watch():
-            study = run(
-                model, space, rows, budget=Budget(**bounds), validation=validation_of(model, job, given.pop("folds", None)),
-                seed=job.seed, **given, **fit_arguments(job, rows),
-            )  # fmt: skip
+            study = run(model, space, rows, **given)
         if job.report is not None:
             study.report().write(job.report)
         saved = None
@@ -53,6 +58,9 @@ def search(job: Job, space: Mapping[str, Any], settings: Mapping[str, Any], *, j
     for what, place in (("saved to", saved), ("report in", job.report)):
         if place is not None:
             typer.echo(f"{what} {place}")
+
+
+_OF_THE_RUN = ("storage", "name", "resume", "keep")  # settings that are none of a plan's
 
 
 def session(job: Job) -> Any:

@@ -28,7 +28,7 @@ from typing import Any
 
 import typer
 
-from braidwater.cli.job import Job, check_type, job_from, job_of, parsed, read_document
+from braidwater.cli.job import Job, job_from, job_of, own_keys, parsed, read_document
 from braidwater.cli.search import parse_parameter
 from braidwater.errors import UserError
 
@@ -50,9 +50,7 @@ def search_job(
         job = job_of(estimator, table, "search", **rest)
     else:
         document = read_document(estimator)
-        own = {name: document.pop(name) for name in SEARCH_KEYS if name in document}
-        for name, value in own.items():
-            check_type(estimator, name, value, SEARCH_KEYS[name])
+        own = own_keys(estimator, document, SEARCH_KEYS)
         job = job_from(document, estimator, "search", parsed(rest), SEARCH_KEYS)
         space = {name: _range(estimator, name, value) for name, value in own.pop("space", {}).items()} | space
         settings = own | settings

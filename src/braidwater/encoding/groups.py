@@ -116,9 +116,13 @@ class GroupKeys:
             values = pc.cast(values, pa.uint8())
         if pa.types.is_integer(values.type) and not values.null_count and self._tables[number] is not None:
             low, table = self._tables[number]
-            shifted = numpy_of(values).astype(np.int64) - low
+            numbers = numpy_of(values)
+            if len(numbers) and low <= numbers.min() and numbers.max() < low + len(table):
+                found_at: Array = table[np.subtract(numbers, low, dtype=np.int64, casting="unsafe")]
+                return found_at
+            shifted = numbers.astype(np.int64) - low
             inside = (shifted >= 0) & (shifted < len(table))
-            return table[shifted] if inside.all() else np.where(inside, table[shifted * inside], len(known) + 1)
+            return np.where(inside, table[shifted * inside], len(known) + 1)
         coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
         if not known:
             places = np.full(len(coded.dictionary), 1, np.int64)
@@ -225,22 +229,42 @@ def find_groups(table: Table, by: Sequence[str], label: str | None = None, class
         raise ColumnTypeError(
             f"There are more than {MAX_GROUPS:,} groups by {', '.join(by)}; group by something coarser."
         )
-    values = [found.column(f"k{i}").to_pylist() for i in range(len(named))]
-    counts = found.column("rows").to_pylist()
-    rows = list(zip(*values[: len(by)], strict=True))
-    keys = tuple(sorted(set(rows), key=lambda key: tuple((value is None, value) for value in key)))
-    places = {key: code for code, key in enumerate(keys)}
-    codes = np.array([places[key] for key in rows], np.int64)
+    columns_found = [found.column(f"k{i}").combine_chunks() for i in range(len(named))]
+    counts = numpy_of(found.column("rows").combine_chunks()).astype(np.int64)
+    codes, first = _different(columns_found[: len(by)])
+    keys = tuple(zip(*(column.take(pa.array(first)).to_pylist() for column in columns_found[: len(by)]), strict=True))
     grouped = GroupKeys(tuple(by), keys, types)
     total = np.bincount(codes, weights=counts, minlength=len(keys)).astype(np.int64)
     if label is None:
         return Groups(grouped, total)
-    by_class = np.zeros((len(keys), len(classes)), np.int64)
     number = {value: place for place, value in enumerate(classes)}
-    for code, value, count in zip(codes, values[-1], counts, strict=True):
-        if value in number:
-            by_class[code, number[value]] += count
+    labels = columns_found[-1].dictionary_encode()
+    known = np.array([number.get(value, -1) for value in labels.dictionary.to_pylist()] + [number.get(None, -1)])
+    place = known[numpy_of(pc.fill_null(labels.indices, len(known) - 1))]
+    by_class = np.zeros((len(keys), len(classes)), np.int64)
+    np.add.at(by_class, (codes[place >= 0], place[place >= 0]), counts[place >= 0])
     return Groups(grouped, total, by_class)
+
+
+def _different(columns: Sequence[pa.Array]) -> tuple[Array, Array]:
+    """The place of each row of `columns` among the different rows in their order, NULLs last, and a row for each place."""
+    ranks = [_ranks(column) for column in columns]
+    order = np.lexsort(ranks[::-1])
+    is_new = np.zeros(len(order), bool)
+    is_new[:1] = True
+    for rank in ranks:
+        is_new[1:] |= rank[order[1:]] != rank[order[:-1]]
+    codes = np.empty(len(order), np.int64)
+    codes[order] = np.cumsum(is_new) - 1
+    return codes, order[is_new]
+
+
+def _ranks(column: pa.Array) -> Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
+    return numpy_of(pc.rank(column, tiebreaker="dense"))  # NULLs last
 
 
 def _key_type(table: Table, column: str) -> str:

@@ -1,69 +1,144 @@
-"""Products of columns with each other by group, over rows in any order, compiled by numba.
+"""Products of columns with each other by group, compiled by numba.
 
-A row goes to its group's own matrix at once. Rows that come group by group, or few groups, keep the matrices in the first
-caches; rows of thousands of groups in no order miss them. Importing this module imports numba; what it compiles is kept in
-numba's cache on disk.
+Columns in the order of the groups are turned to rows, a tile at a time: what is added to stays in the first-level cache, and runs
+of any length are whole vectors. Importing this module imports numba; what it compiles is kept in numba's cache on disk.
 """
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, assignment"
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import njit
 
-LANES = 8  # columns are padded to a multiple of it: the inner loop is then whole vectors
+LANES = 8  # rows are padded to a multiple of it: the inner loop is then whole vectors
+AT_A_TIME = 4  # rows: sums are read and written once for all of them
+TAKEN = 64  # rows that are taken before they are multiplied
 _FAST = {"contract", "reassoc", "nsz"}
 
 
-@njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
-def add_rows(X: Any, codes: Any, weights: Any, shift: Any, seen: Any, P: Any) -> None:
-    """Add ``w (x - shift[g]) (x - shift[g])'`` of every row to its group's P.
+@njit(nogil=True, cache=True, error_model="numpy")
+def turn(X: Any, begin: int, end: int, at: int, R: Any) -> None:
+    """Write the rows ``X[:, begin:end]`` to ``R[:, at:]``, some at a time: their lines then stay in the first-level cache."""
+    for first in range(begin, end, LANES):
+        last = min(first + LANES, end)
+        for j in range(X.shape[0]):
+            for i in range(first, last):
+                R[i - begin, at + j] = X[j, i]
 
-    X ``(rows, padded)`` is scratch afterwards, P is ``(groups, columns, padded)``. `shift` ``(groups, padded)`` becomes the
-    first row of a group, but for its last column, which is that of ones; `seen` counts rows. `weights` ``(rows,)`` is empty
-    where every row counts once.
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def order_by_group(codes: Any, lowest: int, begins: Any, order: Any) -> None:
+    """The rows of each group in turn, as they come: those of g are ``order[begins[g - lowest]:begins[g - lowest + 1]]``.
+
+    `begins` starts as zeros.
     """
-    columns, padded = P.shape[1], P.shape[2]
-    for i in range(X.shape[0]):
-        g = codes[i]
-        x = X[i]
-        s = shift[g]
+    for i in range(codes.shape[0]):
+        begins[codes[i] - lowest + 1] += 1
+    for g in range(begins.shape[0] - 1):
+        begins[g + 1] += begins[g]
+    place = begins[:-1].copy()
+    for i in range(codes.shape[0]):
+        g = codes[i] - lowest
+        order[place[g]] = i
+        place[g] += 1
+
+
+@njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
+def group_sums(R: Any, begins: Any, ends: Any, weighted: bool, weight: Any, mean: Any, P: Any) -> None:
+    """Weights, means and centred products of the rows ``R[begins[g]:ends[g]]``.
+
+    R ``(rows, padded)`` has a column of ones behind those of P ``(groups, columns, columns)``, then the weights if `weighted`.
+    """
+    columns, padded = P.shape[1], R.shape[1]
+    X, S = np.empty((TAKEN, padded)), np.empty((1, columns + 1, padded))
+    shift = np.zeros((1, padded))
+    for g in range(begins.shape[0]):
+        for k in range(columns):
+            shift[0, k] = R[begins[g], k]
+        S[:, :, :] = 0.0
+        heavy = 0.0 if weighted else float(ends[g] - begins[g])
+        for first in range(begins[g], ends[g], TAKEN):
+            count = min(TAKEN, ends[g] - first)
+            _take(R, first, count, shift[0], X)
+            if weighted:
+                for r in range(count):
+                    heavy += X[r, columns + 1]
+                    X[r, :] *= np.sqrt(X[r, columns + 1])
+            _add_products(X, count, S[0])
+        S[0, columns, columns] = heavy  # the squares of roots are not quite the weights
+        center(S, shift, weight[g : g + 1], mean[g : g + 1], P[g : g + 1])
+
+
+@njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
+def _take(R: Any, first: int, count: int, shift: Any, X: Any) -> None:
+    """`count` rows of R from `first` on, less `shift`."""
+    for r in range(count):
+        for k in range(X.shape[1]):
+            X[r, k] = R[first + r, k] - shift[k]
+
+
+@njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
+def _add_products(X: Any, count: int, S: Any) -> None:
+    """Add the products of the first `count` rows of X to S ``(columns, padded)``; rows behind them are overwritten."""
+    for r in range(count, -(-count // AT_A_TIME) * AT_A_TIME):
+        X[r, :] = 0.0
+    for r in range(0, count, AT_A_TIME):
+        for j in range(S.shape[0]):
+            p, q, s, t = X[r, j], X[r + 1, j], X[r + 2, j], X[r + 3, j]
+            # all of S, though it is symmetric: an inner loop whose length changes takes longer
+            for k in range(X.shape[1]):
+                S[j, k] += (p * X[r, k] + q * X[r + 1, k]) + (s * X[r + 2, k] + t * X[r + 3, k])
+
+
+@njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
+def add_rows(R: Any, codes: Any, lowest: int, weighted: bool, shift: Any, seen: Any, S: Any) -> None:
+    """Add every row of R, less its group's `shift`, and the products of it to its group's S ``(groups, columns + 1, padded)``.
+
+    For rows in any order, and groups so few that S stays in the second-level cache. R is as for `group_sums`, and scratch
+    afterwards. `shift` ``(groups, padded)`` becomes the first row of a group, `seen` counts rows.
+    """
+    columns = S.shape[1] - 1
+    for i in range(R.shape[0]):
+        g = codes[i] - lowest
+        x, s = R[i], shift[g]
         if seen[g] == 0:
-            for k in range(columns - 1):
+            for k in range(columns):
                 s[k] = x[k]
         seen[g] += 1
-        for k in range(padded):
+        weight = x[columns + 1] if weighted else 1.0
+        for k in range(columns):
             x[k] -= s[k]
-        weight = weights[i] if len(weights) else 1.0
-        for j in range(columns):
-            row = P[g, j]
+        for j in range(columns + 1):
             value = weight * x[j]
-            for k in range(padded):
-                row[k] += value * x[k]
+            for k in range(x.shape[0]):
+                S[g, j, k] += value * x[k]
 
 
 @njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
-def center(P: Any, shift: Any, places: Any, weight: Any, mean: Any, products: Any) -> None:
-    """Weights, means and centred products of the groups at `places`, from what `add_rows` made."""
-    n = products.shape[1]
-    for i in range(places.shape[0]):
-        g = places[i]
-        heavy = P[g, n, n]
-        weight[i] = heavy
-        share = 1.0 / heavy if heavy > 0 else 0.0
-        for j in range(n):
-            mean[i, j] = shift[g, j] + P[g, n, j] * share
-            for k in range(n):
-                products[i, j, k] = P[g, j, k] - P[g, n, j] * P[g, n, k] * share
+def center(S: Any, shift: Any, weight: Any, mean: Any, P: Any) -> None:
+    """Weights, means and centred products of groups from sums of rows less `shift`, and of their products."""
+    columns = P.shape[1]
+    for g in range(P.shape[0]):
+        heavy = S[g, columns, columns]
+        share = 1.0 / heavy if heavy > 0.0 else 0.0
+        weight[g] = heavy
+        for j in range(columns):
+            gap = S[g, columns, j] * share
+            mean[g, j] = shift[g, j] + gap
+            for k in range(columns):
+                P[g, j, k] = S[g, j, k] - gap * S[g, columns, k]
 
 
 @njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
-def add_stack(weight: Any, mean: Any, products: Any, places: Any, weight2: Any, mean2: Any, products2: Any) -> None:
-    """Add groups with `weight2`, `mean2` and `products2` to those at `places` (Chan, Golub and LeVeque 1983)."""
+def add_stack(
+    weight: Any, mean: Any, products: Any, places: Any, chosen: Any, weight2: Any, mean2: Any, products2: Any
+) -> None:
+    """Add the groups `chosen` of the second stack to those at `places` of the first (Chan, Golub and LeVeque 1983)."""
     n = mean.shape[1]
-    for i in range(places.shape[0]):
-        g = places[i]
+    for number in range(places.shape[0]):
+        g, i = places[number], chosen[number]
         total = weight[g] + weight2[i]
         if weight2[i] <= 0.0:
             continue

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from braidwater.model_selection.cross_validation import CrossValidation as CrossValidation
     from braidwater.model_selection.cross_validation import cross_validate as cross_validate
     from braidwater.model_selection.ensembles import TrialEnsemble as TrialEnsemble
+    from braidwater.model_selection.explaining import SearchPlan as SearchPlan
+    from braidwater.model_selection.explaining import explain_search as explain_search
     from braidwater.model_selection.folds import GroupKFold as GroupKFold
     from braidwater.model_selection.folds import KFold as KFold
     from braidwater.model_selection.folds import StratifiedKFold as StratifiedKFold
@@ -77,6 +79,7 @@ _HOMES = {
     "PopulationBased": "schedulers",
     "Pruning": "schedulers",
     "Scheduler": "base",
+    "SearchPlan": "explaining",
     "Searched": "searched",
     "Setting": "ablation",
     "StratifiedKFold": "folds",
@@ -88,6 +91,7 @@ _HOMES = {
     "ablate": "ablation",
     "cross_validate": "cross_validation",
     "explain_many": "fused",
+    "explain_search": "explaining",
     "fit_groups": "groups",
     "fit_many": "fused",
     "hop": "hopper",

@@ -6,6 +6,7 @@ import math
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, cast, get_args
 
 from braidwater.errors import OptionError
@@ -155,5 +156,7 @@ def direction_of(metric: str, wish: str) -> Direction:
     larger = any(word in words for word in _LARGER)
     smaller = any(word in words for word in _SMALLER)
     if larger == smaller:
-        raise OptionError("direction", "auto", f"minimize or maximize: the name {metric!r} does not say which")
+        near = get_close_matches(words, (*_SMALLER, *_LARGER), n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise OptionError("direction", "auto", f"minimize or maximize: the name {metric!r} does not say which{hint}")
     return "maximize" if larger else "minimize"

@@ -11,8 +11,9 @@ import numpy as np
 
 from braidwater.aggregates.base import Aggregate, Iteration
 from braidwater.aggregates.gram import Gram, GramResult
+from braidwater.aggregates.gram_stack import GramStack
 from braidwater.aggregates.grouped import Grouped
-from braidwater.aggregates.grouped_gram import GramStack, GroupedGram
+from braidwater.aggregates.grouped_gram import GroupedGram
 from braidwater.blocks import BlockSource
 from braidwater.blocks.base import Array, Block
 from braidwater.encoding.design import Design

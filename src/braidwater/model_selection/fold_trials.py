@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from braidwater.blocks.base import Array
+from braidwater.encoding.groups import GroupedEncoding
 from braidwater.engines import Engine, Task
 from braidwater.errors import UnsupportedError
 from braidwater.estimators.base import TableEstimator, Training
 from braidwater.model_selection.cross_validation import METRICS
-from braidwater.model_selection.fold_fit import PART, fit_folds, fold_encoding, parted
+from braidwater.model_selection.fold_fit import PART, fit_folds, fold_encoding, part_keys, parted
+from braidwater.model_selection.fold_rows import FoldTable
 from braidwater.model_selection.folds import Folds
 from braidwater.model_selection.rows import RememberedTable, encode_once
 from braidwater.model_selection.study import Study, trial_folder
@@ -29,8 +31,7 @@ from braidwater.model_selection.trial_run import (
     refuse_infinite,
     run_stretch,
 )
-from braidwater.model_selection.variants import SeveralFits, variant
-from braidwater.tables.split import SampledTable
+from braidwater.model_selection.variants import SeveralFits, fit_arguments, is_trainer, variant
 
 if TYPE_CHECKING:
     from braidwater.tables import Table
@@ -45,30 +46,38 @@ _SHARED = {
 
 @dataclass(frozen=True)
 class FoldRows:
-    """The folds of a search's rows: one table with the part of each row, or training and test rows fold by fold."""
+    """The folds of a search's rows: one table with the part of each row, or training and test rows fold by fold.
+
+    `whole` are all rows, for the model of the best trial. The tables of all folds share the blocks of `parted`.
+    """
 
     folds: Folds
     parted: RememberedTable
-    pairs: Sequence[tuple[RememberedTable, RememberedTable]]
+    pairs: Sequence[tuple[FoldTable, FoldTable]]
+    whole: FoldTable
 
     @staticmethod
     def of(rows: Table, folds: Folds) -> FoldRows:
         """No row is copied: which part it is in follows from its number, the seed and the columns that the folds name."""
 
-        def rows_of(chosen: Array, name: str) -> RememberedTable:
-            parts = np.flatnonzero(chosen).tolist()
-            return RememberedTable(SampledTable(rows, folds.parts, parts, name=f"{rows.name} ({name})"))
+        together = RememberedTable(parted(rows, folds))
+
+        def rows_of(chosen: Array, name: str) -> FoldTable:
+            return FoldTable(rows, folds.parts, np.flatnonzero(chosen).tolist(), together, name)
 
         pairs = [
-            (rows_of(folds.train[k], f"train {k + 1}"), rows_of(folds.test[k], f"test {k + 1}"))
+            (
+                rows_of(folds.train[k], f"{rows.name} (train {k + 1})"),
+                rows_of(folds.test[k], f"{rows.name} (test {k + 1})"),
+            )
             for k in range(len(folds))
         ]
-        return FoldRows(folds, RememberedTable(parted(rows, folds)), pairs)
+        return FoldRows(folds, together, pairs, rows_of(np.ones(len(folds.parts.sizes), bool), rows.name))
 
     def encode(
         self, example: Any, arguments: Mapping[str, Any], metrics: Sequence[MetricChoice], engine: Engine
     ) -> None:
-        """Write the blocks that trials will read: one set for all folds where they are fitted in the same passes."""
+        """Write the blocks that trials will read: one set for all folds, of which each reads its rows."""
         from braidwater.model_selection.searching import encode_for_trials
 
         if isinstance(example, SeveralFits):
@@ -80,8 +89,21 @@ class FoldRows:
             training = _opened(template, self.parted, arguments)
             encode_once(self.parted, fold_encoding(template, training, self.folds, _names(metrics)), engine)
             return
-        for train, test in self.pairs:
+        if is_trainer(example) or isinstance(example, TableEstimator):
+            self._encode_together(example, arguments, engine)
+        for train, test in self.pairs:  # only what the shared blocks do not hold
             encode_for_trials(example, train, test, arguments, engine)
+
+    def _encode_together(self, example: Any, arguments: Mapping[str, Any], engine: Engine) -> None:
+        if is_trainer(example):
+            given = {name: value for name, value in arguments.items() if name in ("label", "features", "weight")}
+            encoding = example.encode(self.parted, exclude=[*(arguments.get("exclude") or ()), PART], **given)
+        else:
+            encoding = _opened(variant(example, {}), self.parted, arguments).encoding
+        shared = GroupedEncoding(encoding, part_keys(self.folds))
+        encode_once(self.parted, shared, engine)
+        for table in (self.whole, *(table for pair in self.pairs for table in pair)):
+            table.shared.append(shared)
 
 
 def in_the_same_passes(model: Any, arguments: Mapping[str, Any], metrics: Sequence[MetricChoice]) -> bool:
@@ -99,7 +121,8 @@ def run_folds(setup: Setup, stretch: Stretch) -> Found:
     assert setup.folds is not None
     model = variant(setup.model, stretch.parameters)
     names = [metric_name(metric) for metric in setup.metrics]
-    alone, arguments = (model.model, model.arguments) if isinstance(model, SeveralFits) else (model, setup.arguments)
+    own = {**setup.arguments, **fit_arguments(setup.model, stretch.parameters)}
+    alone, arguments = (model.model, model.arguments) if isinstance(model, SeveralFits) else (model, own)
     if in_the_same_passes(alone, arguments, setup.metrics):
         training = _opened(alone, setup.folds.parted, arguments)
         found = fit_folds(alone, training, setup.folds.folds, names, None)
@@ -131,7 +154,8 @@ def refit(study: Study, setup: Setup, engine: Engine) -> None:
     if (Path(folder) / "model").is_dir() or not hasattr(variant(setup.model, best.parameters), "save"):
         return
     stretch = Stretch(best.number, best.parameters, str(folder))
-    whole = Packed(replace(setup, folds=None, held_out=None, metrics=()))
+    rows = setup.rows if setup.folds is None else setup.folds.whole
+    whole = Packed(replace(setup, rows=rows, folds=None, held_out=None, metrics=()))
     for outcome in engine.tasks([Task(f"trial {best.number} on all rows", run_stretch, (whole, stretch))]):
         if outcome.error is not None:
             raise UnsupportedError(

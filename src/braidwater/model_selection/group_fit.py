@@ -24,7 +24,7 @@ from braidwater.estimators.linear_regression import LinearRegression
 from braidwater.estimators.logistic_regression import LogisticRegression
 from braidwater.events import Planned, emit, running
 from braidwater.kernels import choose_kernel
-from braidwater.model_selection.least_squares import solve_groups
+from braidwater.model_selection.least_squares import GroupSolver
 from braidwater.model_selection.logistic_groups import StackedNewton
 from braidwater.model_selection.model_stack import ModelStack
 from braidwater.model_selection.side_by_side import SideBySide, Trained, finish, iteration_of
@@ -32,6 +32,7 @@ from braidwater.options import current_options
 from braidwater.planner import Plan, plan_table
 from braidwater.planner.base import Work
 from braidwater.tables import Table
+from braidwater.tables.base import Partition
 
 # Up to so many groups one pass of numpy over the blocks as they come is cheaper than sorting the rows by group
 UNSORTED_UP_TO = 256
@@ -76,17 +77,23 @@ def _order(model: TableEstimator, work: Work, design: Design, groups: int) -> Or
 
 
 class _LargeBlocks(BlockSource):
-    """Blocks of so many rows a group that their states are few, as far as memory allows; read once, not kept."""
+    """Blocks of so many rows a group that their states are few, as far as memory allows; read once, not kept.
+
+    Partitions are to have half of a block's rows: one that ends behind that is still one block, and leaves no small rest.
+    """
 
     def __init__(self, table: Table, encoding: GroupedEncoding, groups: int) -> None:
         schema = encoding.block_schema
-        affordable = current_options().memory // 32 // schema.row_bytes
+        affordable = current_options().memory // 16 // schema.row_bytes
         self._unit_rows = max(schema.unit_rows, min(ROWS_A_GROUP * groups, affordable))
         super().__init__(table, encoding)
 
     @property
     def unit_rows(self) -> int:
         return self._unit_rows
+
+    def partitions(self, rows: int = 0) -> list[Partition]:
+        return self.table.partitions(max(rows, self._unit_rows // 2))
 
 
 def fit_each_group(
@@ -111,8 +118,7 @@ def fit_each_group(
         if order == "clustered":
             engine.materialise(source)
         if in_one_pass(template, training.design):
-            scattered = len(groups.keys) if order == "as they come" else None
-            return _by_products(template, training, groups, refused, engine, source, plan, scattered)
+            return _by_products(template, training, groups, refused, engine, source, plan)
         return _by_iterations(template, training, groups, refused, engine, source, plan)
 
 
@@ -150,25 +156,25 @@ def _by_products(
     engine: Engine,
     source: BlockSource,
     plan: Plan,
-    scattered: int | None,
 ) -> GroupFit:
     kernel = choose_kernel(training.rows, template.kernel)
-    stack = engine.aggregate(source, GroupedGram(training.design, GROUP, kernel=kernel, groups=scattered))
+    stack = engine.aggregate(source, GroupedGram(training.design, GROUP, kernel=kernel))
     finite = np.isfinite(stack.products).all(axis=(1, 2)) & (stack.weight > 0)
-    keep = finite & ~np.isin(stack.codes, list(refused))
-    chosen = stack.part(keep)
-    found = solve_groups(chosen, training.design, float(template.alpha), bool(template.fit_intercept), engine.workers)
+    keep = finite & ~np.isin(stack.codes, list(refused)) if refused else finite
+    chosen = stack if keep.all() else stack.part(keep)
+    solver = GroupSolver(chosen, training.design, float(template.alpha), bool(template.fit_intercept))
+    found = solver.solve(engine.workers)
     constants: dict[str, Any] = {}
     if template.alpha:
         constants = {"covariance_": None, "standard_errors_": None, "intercept_standard_error_": float("nan")}
-    reasons = [refused.get(code, "no row with a weight and finite numbers") for code in range(len(groups.keys))]
-    warnings = [""] * len(groups.keys)
+    reasons, warnings = [""] * len(groups.keys), [""] * len(groups.keys)
+    for code in np.setdiff1d(np.arange(len(groups.keys)), chosen.codes).tolist():
+        reasons[code] = refused.get(code, "no row with a weight and finite numbers")
     columns = found["coef_"].shape[1] + int(template.fit_intercept)
-    for code, rank in zip(chosen.codes.tolist(), found["rank_"].tolist(), strict=True):
-        reasons[code] = ""
-        if rank < columns and not template.alpha:
-            warnings[code] = f"{columns - rank} of {columns} coefficients cannot be told apart"
-    models = ModelStack.of_arrays(found, chosen.codes, len(groups.keys), constants)
+    for place in np.flatnonzero(found["rank_"] < columns).tolist() if not template.alpha else []:
+        missing = columns - int(found["rank_"][place])
+        warnings[chosen.codes[place]] = f"{missing} of {columns} coefficients cannot be told apart"
+    models = ModelStack.of_arrays(found, chosen.codes, len(groups.keys), constants, solver.details)
     return GroupFit(models, reasons, warnings, plan)
 
 

@@ -164,7 +164,7 @@ class GroupedModel:
 
     def model_of(self, key: Any) -> Any:
         """The fitted estimator of a group, by its key: a value, or a tuple of values where `by` has several columns."""
-        return self._model(self.keys_.place(key))
+        return self._model(self.keys_.place(key), details=True)
 
     def predict(self, data: Any, *, engine: Engine | None = None) -> Table:
         """The table with the prediction columns of the estimator, each row by the model of its group.
@@ -270,11 +270,11 @@ class GroupedModel:
         self._classes: Array | None = None if groups.classes is None else groups.classes > 0
         self.__dict__.pop("_summary", None)
 
-    def _model(self, code: int) -> Any:
+    def _model(self, code: int, *, details: bool = False) -> Any:
         if not self._stack.present[code]:
             status = self.groups_.column("reason")[code].as_py()
             raise KeyError(f"Group {_shown(self.keys_.keys[code])} has no model: {status}.")
-        model = self._stack.model(code, self._template)
+        model = self._stack.model(code, self._template, details=details)
         if self._classes is not None:
             model.classes_ = self._template.classes_[self._classes[code]]
         return model

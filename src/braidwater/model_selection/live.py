@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from braidwater.events import Event, Metric, SearchStarted, TaskEvent, TrialEnded, TrialStarted, listen
+from braidwater.events import Event, Metric, ScanShared, SearchStarted, TaskEvent, TrialEnded, TrialStarted, listen
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 16
@@ -56,7 +56,9 @@ class Progress:
         self.started = time.time()
         self.running: dict[int, Running] = {}
         self.states: dict[int, str] = {}
+        self.before = 0  # trials that had ended when the search went on
         self.best: tuple[float, int, dict[str, Any]] | None = None
+        self.reading = ""  # of a scan that trials shared, once it has ended
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -69,6 +71,9 @@ class Progress:
                     event.seconds,
                 )
                 self.sign = -1.0 if event.direction == "maximize" else 1.0
+                self.before = event.ended
+                if event.best_value is not None and event.best_trial is not None:
+                    self.best = (event.best_value, event.best_trial, {})
                 self.started = event.time
             case TrialStarted():
                 self.running[event.number] = Running(event.parameters, event.epochs, event.time)
@@ -76,6 +81,8 @@ class Progress:
                 self._metric(event.task, told)
             case TrialEnded():
                 self._ended(event)
+            case ScanShared():
+                self.reading = f"  {event.blocks_read} blocks read for {event.blocks_alone}"
 
     def _metric(self, task: str, told: Metric) -> None:
         number = task.removeprefix("trial ")
@@ -99,14 +106,14 @@ class Progress:
         states = list(self.states.values())
         told = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
         total = "" if self.trials is None else f" of {self.trials}"
-        return f"{len(states)}{total} trials" + (f" ({', '.join(told)})" if told else "")
+        return f"{self.before + len(states)}{total} trials" + (f" ({', '.join(told)})" if told else "") + self.reading
 
     def left(self, now: float) -> float | None:
         """About how many seconds it will take."""
         spent = now - self.started
         bounds = [] if self.seconds is None else [self.seconds - spent]
         if self.trials is not None and self.states:
-            bounds.append(spent / len(self.states) * (self.trials - len(self.states)))
+            bounds.append(spent / len(self.states) * (self.trials - self.before - len(self.states)))
         return max(min(bounds), 0.0) if bounds else None
 
 

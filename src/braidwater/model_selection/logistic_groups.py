@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from braidwater.aggregates.base import Aggregate, Iteration
-from braidwater.aggregates.grouped_gram import GramStack, GroupedGram
+from braidwater.aggregates.gram_stack import GramStack
+from braidwater.aggregates.grouped_gram import GroupedGram
 from braidwater.aggregates.grouped_logistic import GroupedLogistic, GroupLosses
 from braidwater.blocks.base import Array
 from braidwater.encoding.design import Design
@@ -24,8 +25,9 @@ from braidwater.estimators.logistic_problem import origin_of
 from braidwater.estimators.optimisers.base import NOISE
 from braidwater.estimators.optimisers.newton import HALVINGS
 from braidwater.kernels.choice import KernelName
+from braidwater.model_selection.least_squares import swept
 
-APART = 1e-8  # correlations whose smallest eigenvalue is below it are looked at by a single fit
+APART = 1e-8  # correlations whose smallest eigenvalue may be below it are looked at by a single fit
 
 
 @dataclass(frozen=True)
@@ -52,63 +54,62 @@ class StackedNewton(Iteration[tuple[Array, dict[str, Array]]]):
         points, found, steps, good = yield from self._newton(start)
         loss = found.loss - 0.5 * np.sum(start.ridge * points**2, axis=1)
         if self.ridge == 0:
-            found, steps, good = yield from self._examine(start, points, found, steps, good)
+            good = yield from self._examine(start, points, found, steps, good)
             loss = found.loss
         attributes = self._attributes(start, points, loss, steps + 1, found.hessian)
         return start.gram.codes[good], {name: values[good] for name, values in attributes.items()}
 
     def _examine(
         self, start: _Start, points: Array, found: GroupLosses, steps: Array, waiting: Array
-    ) -> Generator[Aggregate[Any, Any], Any, tuple[GroupLosses, Array, Array]]:
-        """A last step of Newton's method, and the Hessian before it; more of them where it is not small (see `examine`)."""
-        good = np.zeros(len(points), bool)
+    ) -> Generator[Aggregate[Any, Any], Any, Array]:
+        """A last step of Newton's method, and the Hessian before it; more of them where it is not small (see `examine`).
+
+        Changes `points`, `found` and `steps`; returns which groups have settled.
+        """
+        good, waiting = np.zeros(len(points), bool), np.flatnonzero(waiting)
         for _ in range(EXTRA_STEPS):
-            there = yield from self._look(start, points, waiting)
-            steps = steps + waiting
+            if not len(waiting):
+                break
+            there = yield from self._look(start, points[waiting], waiting)
+            steps[waiting] += 1
             step = -_solve(there.hessian, there.gradient)
-            step[~waiting | (there.wrong == 0)] = 0.0
-            small = np.all(np.abs(step) <= STILL * np.abs(points) + 1e-6, axis=1)
-            settled = waiting & (there.wrong > 0) & small
+            mixed = there.wrong > 0  # else the classes are apart, and a single fit looks into it
+            small = np.all(np.abs(step) <= STILL * np.abs(points[waiting]) + 1e-6, axis=1)
             there.loss[:] += np.sum(there.gradient * step, axis=1)
             there.loss[:] += 0.5 * np.einsum("gi,gij,gj->g", step, there.hessian, step)
-            found = _chosen(settled, there, found)
-            points += step
-            good |= settled
-            waiting = waiting & (there.wrong > 0) & ~small
-            if not waiting.any():
-                break
-        return found, steps, good
+            _put(there, mixed & small, found, waiting)
+            points[waiting[mixed]] += step[mixed]
+            good[waiting[mixed & small]] = True
+            waiting = waiting[mixed & ~small]
+        return good
 
     def _newton(self, start: _Start) -> Generator[Aggregate[Any, Any], Any, tuple[Array, GroupLosses, Array, Array]]:
         """Points, mean losses with penalty and derivatives there, evaluations made, and who has converged."""
-        points, here = start.points.copy(), start.here
+        points, here = start.points.copy(), start.here.copy()
         steps = np.zeros(len(points), np.int64)
         stuck = ~start.regular
         while True:
-            moving = ~stuck & (np.abs(here.gradient).max(axis=1) > self.tolerance) & (steps < self.max_passes - 1)
-            if not moving.any():
-                return points, here, steps, ~stuck & (np.abs(here.gradient).max(axis=1) <= self.tolerance)
-            direction = np.zeros_like(points)
-            direction[moving] = -_solve(here.hessian[moving], here.gradient[moving])
-            length = np.ones(len(points))
-            worst = here.loss + NOISE * np.maximum(np.abs(here.loss), 1e-3)
-            trying = moving.copy()
-            for _ in range(HALVINGS):
-                there = yield from self._look(start, points + length[:, None] * direction, trying)
-                steps += trying
-                better = trying & np.isfinite(there.loss) & (there.loss <= worst)
-                better &= np.isfinite(there.gradient).all(axis=1)
-                points[better] += length[better, None] * direction[better]
-                here = _chosen(better, there, here)
-                trying &= ~better
-                length[trying] /= 2
-                if not trying.any():
+            steep = np.abs(here.gradient).max(axis=1) > self.tolerance
+            moving = np.flatnonzero(~stuck & steep & (steps < self.max_passes - 1))
+            if not len(moving):
+                return points, here, steps, ~stuck & ~steep
+            direction = -_solve(here.hessian[moving], here.gradient[moving])
+            worst = here.loss[moving] + NOISE * np.maximum(np.abs(here.loss[moving]), 1e-3)
+            for halving in range(HALVINGS):
+                tried = points[moving] + 0.5**halving * direction
+                there = yield from self._look(start, tried, moving)
+                steps[moving] += 1
+                better = np.isfinite(there.loss) & (there.loss <= worst) & np.isfinite(there.gradient).all(axis=1)
+                points[moving[better]] = tried[better]
+                _put(there, better, here, moving)
+                moving, direction, worst = moving[~better], direction[~better], worst[~better]
+                if not len(moving):
                     break
-            stuck |= trying
+            stuck[moving] = True
 
     def _look(self, start: _Start, points: Array, chosen: Array) -> Generator[Aggregate[Any, Any], Any, GroupLosses]:
-        """Mean losses with penalty and derivatives of the chosen groups at their points; one pass."""
-        codes, width = start.gram.codes, self.design.width
+        """Mean losses with penalty and derivatives of the groups at the places `chosen` at their points; one pass."""
+        codes = start.gram.codes[chosen]
 
         def spread(values: Array) -> Array:
             full = np.ones((self.groups, values.shape[1]))
@@ -116,20 +117,16 @@ class StackedNewton(Iteration[tuple[Array, dict[str, Array]]]):
             return full
 
         active = np.zeros(self.groups, bool)
-        active[codes[chosen]] = True
+        active[codes] = True
         found: GroupLosses = yield GroupedLogistic(
-            self.design, GROUP, spread(points), spread(start.center), spread(start.scale), active, kernel=self.kernel
-        )
-        size, count = width + 1, len(codes)
-        loss, wrong = np.zeros(count), np.ones(count)
-        gradient, hessian = np.zeros((count, size)), np.tile(np.eye(size), (count, 1, 1))
-        weight = found.weight
-        loss[chosen], wrong[chosen] = found.loss / weight, found.wrong
-        gradient[chosen] = found.gradient / weight[:, None]
-        hessian[chosen] = found.hessian / weight[:, None, None]
-        return _penalised(
-            GroupLosses(codes, start.gram.weight, loss, wrong, gradient, hessian), points, start.ridge, self
-        )
+            self.design, GROUP, spread(points), spread(start.center[chosen]), spread(start.scale[chosen]), active,
+            kernel=self.kernel,
+        )  # fmt: skip
+        share = 1 / found.weight
+        found.loss[:] *= share
+        found.gradient[:] *= share[:, None]
+        found.hessian[:] *= share[:, None, None]
+        return _penalised(found, points, start.ridge[chosen], self)
 
     def _attributes(self, start: _Start, points: Array, loss: Array, passes: Array, hessian: Array) -> dict[str, Array]:
         """The fitted attributes of a `LogisticRegression`."""
@@ -211,8 +208,10 @@ class _Start:
         hessian = second * (p * (1 - p))[:, None, None]
         here = GroupLosses(gram.codes, gram.weight, loss, np.ones(len(gram)), gradient, hessian)
         here = _penalised(here, points, ridge, wanted)
-        lowest = np.linalg.eigvalsh(second)[:, 0] if width else np.ones(len(gram))
-        regular = (spread > (1e-14 * np.abs(mean)) ** 2).all(axis=1) & (lowest > APART)
+        inflation = np.diagonal(swept(second), axis1=1, axis2=2)
+        # the smallest eigenvalue is at least 1 over the sum of the inflations of variance
+        regular = (inflation > 0).all(axis=1) & (inflation.sum(axis=1) < 1 / APART)
+        regular &= (spread > (1e-14 * np.abs(mean)) ** 2).all(axis=1)
         regular &= (share > 0) & (share < 1) & (gram.weight > 0)
         user_center = np.zeros(width) if design.center is None else design.center
         return _Start(gram, center, scale, user_center, ratio, ridge, points, here, regular)
@@ -231,33 +230,33 @@ def _penalised(found: GroupLosses, points: Array, ridge: Array, wanted: StackedN
     return found
 
 
-def _chosen(better: Array, there: GroupLosses, here: GroupLosses) -> GroupLosses:
-    """What was found at the new points where they are better, else what was known."""
-    return GroupLosses(
-        here.codes,
-        here.weight,
-        np.where(better, there.loss, here.loss),
-        np.where(better, there.wrong, here.wrong),
-        np.where(better[:, None], there.gradient, here.gradient),
-        np.where(better[:, None, None], there.hessian, here.hessian),
-    )
+def _put(there: GroupLosses, better: Array, here: GroupLosses, places: Array) -> None:
+    """Put what was found at new points, where they are `better`, at the places of what was known."""
+    chosen = places[better]
+    for name in ("loss", "wrong", "gradient", "hessian"):
+        getattr(here, name)[chosen] = getattr(there, name)[better]
 
 
 def _scaled(matrices: Array) -> tuple[Array, Array]:
+    """Matrices with ones on the diagonal, and what their rows and columns were multiplied by."""
     size = np.sqrt(np.maximum(np.diagonal(matrices, axis1=1, axis2=2), 0))
-    size = np.where(size > 0, size, 1.0)
-    return matrices / size[:, :, None] / size[:, None, :], size
+    size = 1 / np.where(size > 0, size, 1.0)
+    scaled = matrices * size[:, :, None]
+    scaled *= size[:, None, :]
+    return scaled, size
 
 
 def _solve(matrices: Array, vectors: Array) -> Array:
     """``matrix^-1 vector`` for stacks of matrices that are positive definite, or as good as that."""
     scaled, size = _scaled(matrices)
     scaled[:, range(scaled.shape[1]), range(scaled.shape[1])] += 1e-14  # not singular in floating point
-    found: Array = np.linalg.solve(scaled, (vectors / size)[:, :, None])[:, :, 0] / size
+    found: Array = np.linalg.solve(scaled, (vectors * size)[:, :, None])[:, :, 0] * size
     return found
 
 
 def _inverse(matrices: Array) -> Array:
     scaled, size = _scaled(matrices)
-    found: Array = np.linalg.inv(scaled) / size[:, :, None] / size[:, None, :]
+    found: Array = swept(scaled)
+    found *= size[:, :, None]
+    found *= size[:, None, :]
     return found

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,16 +22,24 @@ class ModelStack:
     """Attribute by attribute: `arrays` ``(models, ...)`` where all models have numbers of one shape, else `lists`.
 
     `present` ``(models,)`` says which models there are; in place of the others stand zeros and None. Arrays whose names are in
-    `scalars` hold a plain number a model.
+    `scalars` hold a plain number a model. `details` computes more attributes ``(models, ...)`` of the models at some places:
+    those that cost more than all others and that few ask for.
     """
 
     present: Array
     arrays: dict[str, Array]
     lists: dict[str, list[Any]]
     scalars: frozenset[str]
+    details: Callable[[Array], dict[str, Array]] | None = None
 
     @staticmethod
-    def of_arrays(arrays: Mapping[str, Array], places: Array, count: int, constants: Mapping[str, Any]) -> ModelStack:
+    def of_arrays(
+        arrays: Mapping[str, Array],
+        places: Array,
+        count: int,
+        constants: Mapping[str, Any],
+        details: Callable[[Array], dict[str, Array]] | None = None,
+    ) -> ModelStack:
         """A stack of `count` models of which those at `places` are given, all with the same `constants`."""
         present = np.zeros(count, bool)
         present[places] = True
@@ -40,7 +48,16 @@ class ModelStack:
             spread[name] = np.zeros((count, *values.shape[1:]), values.dtype)
             spread[name][places] = values
         lists = {name: [value] * count for name, value in constants.items()}
-        return ModelStack(present, spread, lists, frozenset(n for n, values in arrays.items() if values.ndim == 1))
+        scalars = frozenset(name for name, values in arrays.items() if values.ndim == 1)
+        return ModelStack(present, spread, lists, scalars, details)
+
+    def whole(self) -> ModelStack:
+        """The stack with the `details` of all models."""
+        if self.details is None:
+            return self
+        places = np.flatnonzero(self.present)
+        more = ModelStack.of_arrays(self.details(places), places, len(self.present), {})
+        return replace(self, arrays=self.arrays | more.arrays, scalars=self.scalars | more.scalars, details=None)
 
     @staticmethod
     def of_models(models: Sequence[TableEstimator | None]) -> ModelStack:
@@ -65,6 +82,7 @@ class ModelStack:
 
     def joined(self, other: ModelStack) -> ModelStack:
         """The models of both; none is in both."""
+        self, other = self.whole(), other.whole()
         if not other.present.any() or not self.present.any():
             return self if self.present.any() else other
         arrays: dict[str, Array] = {}
@@ -85,15 +103,20 @@ class ModelStack:
         value = self.arrays[name][number]
         return _SCALARS[value.dtype.kind](value) if name in self.scalars else value
 
-    def model(self, number: int, template: TableEstimator) -> Any:
-        """Model `number`, a copy of `template` with attributes of its own."""
+    def model(self, number: int, template: TableEstimator, *, details: bool = False) -> Any:
+        """Model `number`, a copy of `template` with attributes of its own; the `details` where they are asked for."""
         model = copy.copy(template)
         for name in (*self.arrays, *self.lists):
             setattr(model, name, self._value(name, number))
+        if details and self.details is not None:
+            for name, values in self.details(np.array([number])).items():
+                setattr(model, name, _SCALARS[values.dtype.kind](values[0]) if values.ndim == 1 else values[0])
         return model
 
     def to_saved(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """What JSON can hold, and arrays."""
+        if self.details is not None:
+            return self.whole().to_saved()
         lists = {name: [_plain(value) for value in values] for name, values in self.lists.items()}
         return {"lists": lists, "scalars": sorted(self.scalars)}, {"present": self.present, **self.arrays}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import psycopg
@@ -19,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from braidwater.errors import StudyError
 from braidwater.model_selection.base import Trial
 from braidwater.model_selection.proposals import Proposal
-from braidwater.model_selection.storage import PATIENCE, models_folder, trial_of
+from braidwater.model_selection.storage import PATIENCE, document_of, models_folder, trial_of
 
 _APPLICATION = "braidwater study"
 _EXISTS = "SELECT to_regclass('braidwater_studies.trial') IS NOT NULL"
@@ -92,7 +91,7 @@ class PostgresStorage:
 
     def save(self, trial: Trial, proposal: Proposal) -> None:
         """Write down a trial as it is now."""
-        row = [self.name, trial.number, trial.state, trial.value, json.dumps(asdict(trial)), proposal.to_json()]
+        row = [self.name, trial.number, trial.state, trial.value, document_of(trial), proposal.to_json()]
         with self._errors():
             self._connection.execute(_SAVE, row)
 

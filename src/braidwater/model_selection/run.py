@@ -21,6 +21,7 @@ from braidwater.model_selection.variants import variant
 if TYPE_CHECKING:
     from braidwater.model_selection.hopper.ground import Ground
     from braidwater.model_selection.searching import _Plan
+    from braidwater.model_selection.sharing import SharedPasses
     from braidwater.model_selection.storage import Storage
 
 
@@ -41,7 +42,7 @@ class SearchRun:
         timeout: float | None,
         seed: int,
         ground: Ground | None = None,
-        bundle: int = 0,
+        shared: SharedPasses | None = None,
     ) -> None:
         self.trials = trials
         self.proposals_kept: dict[int, Proposal] = {number: proposals.proposal(number) for number in trials}
@@ -50,7 +51,7 @@ class SearchRun:
         self._setup = setup
         self._packed = Packed(setup)
         self._ground = ground
-        self._bundle = bundle
+        self._shared = shared
         self._seed = seed
         self._streamed = _streamed_name(plan, setup)
         self._folder = folder
@@ -71,7 +72,15 @@ class SearchRun:
         """Search until the budget is spent, or there is nothing left to do."""
         budget = self._plan.budget
         metric, direction = self._plan.metrics[0], self._plan.directions[0]
-        emit(SearchStarted(name=name, metric=metric, direction=direction, trials=budget.trials, seconds=budget.seconds))
+        over = [number for number, trial in self.trials.items() if not _was_interrupted(trial)]
+        valued = [number for number in over if self.trials[number].state == "complete"]
+        best = min(valued, key=self._rank, default=None)
+        emit(
+            SearchStarted(
+                name=name, metric=metric, direction=direction, trials=budget.trials, seconds=budget.seconds,
+                ended=len(over), best_trial=best, best_value=None if best is None else self.trials[best].value,
+            )
+        )  # fmt: skip
         if budget.seconds is not None:
             self._deadline = time.monotonic() + budget.seconds
         self._tasks = self._begin()
@@ -88,16 +97,14 @@ class SearchRun:
     def _begin(self) -> RunningTasks:
         """A trial on a worker at a time, or several in shared passes; or models that hop, twice as many as workers so that none
         waits for one."""
-        if self._bundle > 1:
-            from braidwater.model_selection.fused.bundles import BundledTasks
-
-            return BundledTasks(self._asked_for(), self._setup, self._engine, self._bundle)
+        if self._shared is not None:
+            return self._shared.tasks(self._asked_for(), self._setup, self._engine)
         if self._ground is None:
             return self._engine.tasks(self._asked_for())
         from braidwater.model_selection.hopper.tasks import HopTasks
 
-        in_flight = 2 * self._ground.partitions
-        return HopTasks(
+        in_flight = 2 * self._ground.workers
+        return HopTasks.over(
             self._asked_for(), self._setup, self._ground, self._engine, in_flight=in_flight, seed=self._seed
         )
 

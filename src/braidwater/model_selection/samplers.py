@@ -56,13 +56,28 @@ def _factory(name: str, space: Space, seed: int) -> Callable[[int], BaseSampler]
         sobol = SobolSampler(space.names, seed)
         return lambda number: sobol
     made: dict[str, Callable[[int], BaseSampler]] = {
-        "tpe": lambda number: samplers.TPESampler(seed=number),
+        "tpe": _tpe(),
         "random": lambda number: samplers.RandomSampler(seed=number),
         "cmaes": lambda number: samplers.CmaEsSampler(seed=number, warn_independent_sampling=False),
         "gp": lambda number: samplers.GPSampler(seed=number),
         "nsga2": lambda number: samplers.NSGAIISampler(seed=number),
     }
     return made[name]
+
+
+def _tpe() -> Callable[[int], BaseSampler]:
+    """TPE for one study that keeps what it has seen of the search space: each new one would look through all trials again."""
+    from optuna.samplers import TPESampler
+
+    first = TPESampler()
+
+    def make(number: int) -> BaseSampler:
+        sampler = TPESampler(seed=number)
+        if hasattr(first, "_search_space"):  # not public: it is a matter of time only
+            sampler._search_space = first._search_space
+        return sampler
+
+    return make
 
 
 def _require(name: str) -> None:

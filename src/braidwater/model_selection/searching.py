@@ -8,22 +8,32 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from braidwater.engines import Engine, LocalEngine
 from braidwater.errors import EmptyTableError, OptionError, StudyError, UnsupportedError
-from braidwater.events import running
+from braidwater.events import Planned, emit, running
 from braidwater.model_selection.base import Budget, Direction, Scheduler, ToTheEnd, direction_of
 from braidwater.model_selection.folds import Folds, is_splitter, splitter_of
-from braidwater.model_selection.rows import RememberedTable, encode_once, needed_columns, shareable
-from braidwater.model_selection.space import Space, SpaceChoice
+from braidwater.model_selection.rows import encode_once, needed_columns, shareable
+from braidwater.model_selection.sharing import FusedChoice, shared_passes
+from braidwater.model_selection.space import Choice, Space, SpaceChoice
 from braidwater.model_selection.study import Study
 from braidwater.model_selection.trial_run import MetricChoice, Setup, metric_name
-from braidwater.model_selection.variants import SeveralFits, check_names, default_metric, is_made, is_trainer, variant
+from braidwater.model_selection.variants import (
+    SeveralFits,
+    check_names,
+    default_metric,
+    fit_arguments,
+    is_made,
+    is_trainer,
+    variant,
+)
 from braidwater.options import current_options
 from braidwater.tables import Table, table, train_test_split
 
 if TYPE_CHECKING:
+    from braidwater.encoding import FittedEncoding
     from braidwater.model_selection.hopper.ground import Ground
     from braidwater.model_selection.proposals import Proposals
     from braidwater.model_selection.storage import Storage
@@ -51,14 +61,15 @@ def search(
     retries: int = 1,
     trial_timeout: float | None = None,
     hopper: bool = False,
-    fused: bool | Literal["auto"] = "auto",
+    fused: FusedChoice = "auto",
     **arguments: Any,
 ) -> Study:
     """Try hyperparameters of `model` on a table, and return all trials with the best models.
 
     `model` is an estimator, a `Trainer`, or a function that makes one of a dictionary of parameters. `space` gives a range for
     each hyperparameter (`Float`, `LogFloat`, `Int`, `Choice`), or is a function of an Optuna trial that returns the parameters,
-    for those that depend on each other. `arguments` go to ``fit``: ``label``, ``features``, ...
+    for those that depend on each other. `arguments` go to ``fit``: ``label``, ``features``, ...; ``"features"`` may also be
+    searched, as a choice of lists of columns.
 
     `metric` is the name of a figure (of the rows held out, where there are some: ``"accuracy"`` of ``evaluate``,
     ``"validation_loss"`` of a trainer's history), or a function of (fitted model, rows); a list of several searches for
@@ -72,9 +83,11 @@ def search(
     that gets more epochs goes on from its checkpoint.
 
     Rows are read and encoded once; `workers` processes train on the same blocks, each with its share of cores and memory. With
-    `hopper` each of them owns a part of the blocks and reads no other, and trainers hop from worker to worker (see `hop`). Where
-    nothing depends on one trial's result or time (random, grid or qmc; no scheduler, no limit of seconds), estimators are trained
-    by the dozen in shared passes (see `fit_many`); ``fused=True`` stacks nets as well, ``fused=False`` trains all one by one. A
+    `hopper` each of them owns a part of the blocks and reads no other, and trainers hop from worker to worker (see `hop`).
+    Estimators share passes where that is cheaper (`explain_search` says): as riders of a scan that goes round, which a trial
+    joins at the current block as soon as a place is free (``"circular"``); or, where nothing depends on one trial's result or
+    time (random, grid or qmc; no scheduler, no limit of seconds), by the dozen in lockstep (``"lockstep"``, see `fit_many`).
+    ``fused=True`` stacks nets as well, ``fused=False`` trains each trial in a process of its own. A
     trial that fails (an error, a metric that is missing or no number, more than `trial_timeout` seconds) is recorded with
     its error; one whose process dies is begun anew `retries` times. From the same seed comes the same search on one worker; on
     several, the same parameters for each trial number where the sampler does not look at results (random, grid, qmc).
@@ -91,12 +104,7 @@ def search(
     plan = _Plan(model, space, data, metric, direction, budget, sampler, scheduler, validation, arguments, seed)
     if keep < 1:
         raise OptionError("keep", keep, "at least 1: the best model")
-    if workers is not None and workers < 1:
-        raise OptionError("workers", workers, "at least 1")
-    count = min(workers or current_options().workers, plan.budget.trials or 2**31)
-    engine = (
-        engine if engine is not None and engine.files_here else LocalEngine(count)
-    )  # trials keep checkpoints in files
+    count, engine = places_of(plan, workers, engine, hopper=hopper)
     kept = None if storage is None else open_storage(storage, name)
     temporary = TemporaryDirectory(prefix="braidwater-search-") if kept is None else None
     try:
@@ -107,12 +115,15 @@ def search(
         if kept is not None:
             trials = _restored(kept, plan, proposals, resume)
         with running("search"), ExitStack() as stack:
-            setup = plan.setup(folder / "rows", None if hopper else engine)
+            setup = plan.setup(folder / "rows", engine, hopper=hopper)
             ground = plan.ground(setup, count, engine, stack) if hopper else None
+            shared = None if hopper else shared_passes(plan, setup, count, engine, trial_timeout, fused)
+            if shared is not None:
+                emit(Planned(text=str(shared)))
+                plan.encode(setup, engine, shared.encoding)
             run = SearchRun(
-                plan, setup, proposals, trials, folder, kept, engine, keep, retries, trial_timeout, seed, ground,
-                plan.bundle(setup, count, fused) if trial_timeout is None and ground is None else 0,
-            )  # fmt: skip
+                plan, setup, proposals, trials, folder, kept, engine, keep, retries, trial_timeout, seed, ground, shared
+            )
             run.to_the_end(name)
             study = Study(name, plan.metrics, plan.directions, run.trials, run.proposals_kept, folder, temporary)
             if plan.folds is not None:
@@ -127,6 +138,17 @@ def search(
     study._model = model
     study.held_out, study.label = plan.held_out, plan.arguments.get("label")
     return study
+
+
+def places_of(plan: _Plan, workers: int | None, engine: Engine | None, *, hopper: bool = False) -> tuple[int, Engine]:
+    """How many trials run at a time, and where. Trials keep checkpoints in files, which an engine has to see, unless they hop
+    to rows that stay there."""
+    if workers is not None and workers < 1:
+        raise OptionError("workers", workers, "at least 1")
+    count = min(workers or current_options().workers, plan.budget.trials or 2**31)
+    if hopper and engine is not None and engine.stays(plan.rows):
+        return min(count, engine.workers), engine
+    return count, engine if engine is not None and engine.files_here else LocalEngine(count)
 
 
 def open_storage(storage: str | Path, name: str) -> Storage:
@@ -248,22 +270,38 @@ class _Plan:
 
         return Proposals(name, self.directions, self.space, self.sampler)
 
-    def setup(self, folder: Path, engine: Engine | None) -> Setup:
-        """The rows where every process finds them; encoded, where there is an engine to do it."""
+    def setup(self, folder: Path, engine: Engine, *, hopper: bool = False) -> Setup:
+        """The rows where every process finds them, unless models hop to where they stay."""
         from braidwater.model_selection.fold_trials import FoldRows
 
-        columns = needed_columns(self.rows, self.arguments) if is_trainer(self.example) else None
+        if hopper and engine.stays(self.rows):
+            return Setup(self.model, self.rows, self.held_out, self.arguments, self.metric_choices)
+        whole = not is_trainer(self.example) or "features" in self.space.names
+        columns = None if whole else needed_columns(self.rows, self.arguments)
         if columns is not None and self.folds is not None:
             columns = list(dict.fromkeys([*columns, *self.folds.parts.columns]))
         rows = shareable(self.rows, folder, columns)
         held_out = None if self.held_out is None else shareable(self.held_out, folder, columns)
-        if self.folds is not None and engine is not None:
-            folds = FoldRows.of(rows, self.folds)
-            folds.encode(self.example, self.arguments, self.metric_choices, engine)
-            return Setup(self.model, rows, None, self.arguments, self.metric_choices, folds=folds)
-        if engine is not None:
-            encode_for_trials(self.example, rows, held_out, self.arguments, engine)
-        return Setup(self.model, rows, held_out, self.arguments, self.metric_choices)
+        folds = None if self.folds is None else FoldRows.of(rows, self.folds)
+        return Setup(self.model, rows, held_out, self.arguments, self.metric_choices, folds=folds)
+
+    def encode(self, setup: Setup, engine: Engine, common: FittedEncoding | None) -> None:
+        """Write the blocks that trials will read: those of `common` columns, where all ride one scan."""
+        if setup.folds is not None:
+            for arguments in self.arguments_of_trials:
+                setup.folds.encode(self.example, arguments, self.metric_choices, engine)
+            return
+        assert setup.rows is not None
+        for arguments in [self.arguments] if common is not None else self.arguments_of_trials:
+            encode_for_trials(self.example, setup.rows, setup.held_out, arguments, engine, common)
+
+    @property
+    def arguments_of_trials(self) -> list[dict[str, Any]]:
+        """What trials are fitted with: each choice of columns, where those are searched."""
+        wish = self.space.parameters.get("features")
+        if not isinstance(wish, Choice):
+            return [self.arguments]
+        return [self.arguments | fit_arguments(self.model, {"features": columns}) for columns in wish.values]
 
     def ground(self, setup: Setup, partitions: int, engine: Engine, stack: ExitStack) -> Ground:
         """The rows as partitions that trainers hop over."""
@@ -271,27 +309,14 @@ class _Plan:
 
         if self.folds is not None:
             raise OptionError("hopper", True, "False where folds are the validation")
-        if self.folds is not None:
-            raise UnsupportedError("hopper=True compares models on rows held out: give a share of the rows, not folds.")
+        if fit_arguments(self.model, dict.fromkeys(self.space.names)):
+            raise OptionError("hopper", True, "False where columns are searched: all models hop over the same blocks")
         if not is_trainer(self.example):
             raise UnsupportedError(
                 f"hopper=True is for trainers; a {type(self.example).__name__} is trained by whole passes, which fit_many shares."
             )
         assert setup.rows is not None
         return make_ground(self.example, setup.rows, setup.held_out, self.arguments, partitions, engine, stack)
-
-    def bundle(self, setup: Setup, workers: int, wish: bool | Literal["auto"]) -> int:
-        """How many trials are trained in shared passes; 0 where each is trained by itself."""
-        if wish not in (True, False, "auto"):
-            raise OptionError("fused", wish, "True, False or 'auto'")
-        independent = self.independent and self.folds is None and self.scheduler.name == "none"
-        if not wish or not independent or self.budget.seconds is not None or self.budget.epochs is not None:
-            return 0
-        from braidwater.model_selection.fused.bundles import can_be_bundled
-
-        if not can_be_bundled(self.model, setup, nets=wish is True):
-            return 0
-        return -(-(self.budget.trials or 1) // workers)
 
     def document(self) -> dict[str, Any]:
         """What a study must have in common with one that it goes on with."""
@@ -319,9 +344,14 @@ def _split(rows: Table, validation: Any, seed: int) -> tuple[Table, Table | None
 
 
 def encode_for_trials(
-    example: Any, rows: RememberedTable, held_out: RememberedTable | None, arguments: Mapping[str, Any], engine: Engine
+    example: Any,
+    rows: Table,
+    held_out: Table | None,
+    arguments: Mapping[str, Any],
+    engine: Engine,
+    common: FittedEncoding | None = None,
 ) -> None:
-    """Fit the encoding and write the blocks that trials share, where the model shows its encoding."""
+    """Fit the encoding and write the blocks that trials share, where the model shows its encoding; or of the `common` one."""
     if isinstance(example, SeveralFits):
         for model, own in example.fits:
             encode_for_trials(model, rows, held_out, own, engine)
@@ -330,6 +360,8 @@ def encode_for_trials(
         roles = {"label", "features", "exclude", "weight"}
         encoding = example.encode(rows, **{name: value for name, value in arguments.items() if name in roles})
         evaluation = encoding.for_evaluation()
+    elif common is not None:
+        encoding, evaluation = common, replace(common, weight=None, offset=None).for_evaluation()
     elif hasattr(example, "_open"):
         given = {"features": None, "label": None, "exclude": (), "sample_weight": None, "offset": None}
         given |= {name: value for name, value in arguments.items() if name in given}

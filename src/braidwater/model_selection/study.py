@@ -183,6 +183,12 @@ class Study:
                 study.add_trial(frozen(trial, self._proposals[trial.number]))
         return study
 
+    def to_mlflow(self, address: str, experiment: str | None = None) -> str:
+        """Write the study to an MLflow server, a run a trial below one of the study, whose id is returned. See `export_study`."""
+        from braidwater.model_selection.mlflow_export import export_study
+
+        return export_study(self, address, experiment)
+
     def report(self) -> Report:
         """A page with the history, the hyperparameters and the workers of the search: ``study.report().write(path)``."""
         from braidwater.model_selection.page import make_report

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from braidwater.errors import OptionError, UserError
-from braidwater.model_selection.variants import Stretched, is_trainer, variant
+from braidwater.model_selection.variants import Stretched, fit_arguments, is_trainer, variant
 from braidwater.tables import Table
 
 if TYPE_CHECKING:
     from braidwater.model_selection.fold_trials import FoldRows
 
 MetricChoice = str | Callable[..., float]
+ROLES = ("label", "features", "exclude", "sample_weight")  # arguments of `fit` that trials in shared passes may have
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,18 @@ def run_stretch(setup: Setup, stretch: Stretch) -> Found:
     started = time.perf_counter()
     model = _prepared(setup.model, stretch)
     rows = setup.rows
-    arguments = dict(setup.arguments)
+    arguments = {**setup.arguments, **fit_arguments(setup.model, stretch.parameters)}
     if setup.held_out is not None and "validation" in inspect.signature(model.fit).parameters:
         arguments["validation"] = setup.held_out
     model.fit(rows, **arguments)
     epochs = stretch.epochs or len(getattr(model, "history_", ()))
     return replace(measured(model, setup, stretch), epochs=epochs, seconds=time.perf_counter() - started)
+
+
+def roles_of(setup: Setup, stretch: Stretch) -> dict[str, Any]:
+    """The columns of a trial by their roles, for those who open its training without `fit`."""
+    nothing = dict.fromkeys(ROLES) | {"exclude": ()}
+    return {**nothing, **setup.arguments, **fit_arguments(setup.model, stretch.parameters)}
 
 
 def measured(model: Any, setup: Setup, stretch: Stretch) -> Found:

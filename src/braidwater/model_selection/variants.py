@@ -45,8 +45,21 @@ def variant(model: Any, parameters: Mapping[str, Any]) -> Any:
         return _trainer(model, parameters)
     from sklearn.base import clone
 
-    changed = {name.replace(".", "__"): value for name, value in parameters.items()}
+    given = fit_arguments(model, parameters)
+    changed = {name.replace(".", "__"): value for name, value in parameters.items() if name not in given}
     return clone(model).set_params(**changed)
+
+
+def fit_arguments(model: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those hyperparameters that are no settings of the model but go to its ``fit``: the columns that it learns from."""
+    if is_made(model) or "features" not in parameters or not _takes_features(model):
+        return {}
+    return {"features": parameters["features"]}
+
+
+def _takes_features(model: Any) -> bool:
+    known = _trainer_names(model) if is_trainer(model) else model.get_params(deep=False)
+    return "features" not in known and "features" in inspect.signature(model.fit).parameters
 
 
 def check_names(model: Any, names: Sequence[str]) -> None:
@@ -54,6 +67,7 @@ def check_names(model: Any, names: Sequence[str]) -> None:
     if is_made(model):
         return
     known = _trainer_names(model) if is_trainer(model) else list(model.get_params(deep=True))
+    known += ["features"] * _takes_features(model)
     open_ended = tuple(f"{nested}." for nested in _NESTED) if is_trainer(model) else ()
     for name in names:
         plain = name if is_trainer(model) else name.replace(".", "__")
@@ -101,7 +115,10 @@ class Stretched:
 
 def _trainer(model: Any, parameters: Mapping[str, Any]) -> Any:
     settings = trainer_settings(model)
+    given = fit_arguments(model, parameters)
     for name, value in parameters.items():
+        if name in given:
+            continue
         outer, _, inner = name.partition(".")
         if inner and outer in _NESTED:
             settings[outer] = {**settings[outer], inner: value}

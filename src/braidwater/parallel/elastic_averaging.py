@@ -132,8 +132,8 @@ class ServedCentre(Centre):
         self._like = flat.cpu()
         if self._member.rank == 0:
             self.values = self._like.clone()
-            self._service = Service(self._member.store, self._name, self._key, self._serve)
-        self._connection = connect(self._member.store, self._name, self._key, self._timeout)
+            self._service = Service(self._member, self._name, self._key, self._serve)
+        self._connection = connect(self._member, self._name, self._key, self._timeout)
 
     def exchange(self, flat: torch.Tensor) -> torch.Tensor:
         send_tensor(self._connection, flat)

@@ -61,6 +61,10 @@ class Table(ABC):
     reader: str = "duckdb"  # who decodes the rows, for the planner: "parquet", "arrow", "duckdb" or "csv"
     encoded: bool = False  # whether its blocks were written to the cache for others to find
 
+    def kept_blocks(self, encoder: Any) -> Any:
+        """A store of this table's blocks under `encoder` that lies ready (see `BlockSource`); None where there is none."""
+        return None
+
     @property
     @abstractmethod
     def schema(self) -> pa.Schema:

@@ -81,7 +81,7 @@ class SparkTable(Table):
     def _export(self) -> ParquetTable:
         folder = Path(shared_folder(self.spark)) / f"braidwater-{uuid4().hex}"
         folder.mkdir(parents=True)
-        weakref.finalize(self, shutil.rmtree, str(folder), True)
+        unfinished = weakref.finalize(self, shutil.rmtree, str(folder), True)
         write = WritePart(str(folder), self._schema)
         try:
             counted = self.frame.mapInArrow(write, "file string, rows long").toArrow()
@@ -97,7 +97,10 @@ class SparkTable(Table):
                 f"Spark wrote {missing[0]!r}, and this machine does not see it. Set {SHARED} to a folder that the executors "
                 "and this machine share."
             )
-        return ParquetTable(files, name=self.name)
+        found = ParquetTable(files, name=self.name)
+        unfinished.detach()
+        weakref.finalize(found, shutil.rmtree, str(folder), True)  # its files are there as long as it is
+        return found
 
     def statistics(self, columns: Sequence[str] | None = None) -> TableStatistics:
         columns = self.column_names if columns is None else list(columns)
@@ -167,13 +170,20 @@ class WritePart:
         writer: pq.ParquetWriter | None = None
         temporary = f"{path}.{uuid4().hex[:8]}.tmp"  # a second attempt of the task takes the place of the first
         for part in gathered(batches, _GROUP_ROWS):
-            writer = writer or pq.ParquetWriter(temporary, self._schema, compression="snappy")
+            writer = writer or parquet_writer(temporary, self._schema)
             writer.write_table(part.cast(self._schema), row_group_size=_GROUP_ROWS)
             rows += part.num_rows
         if writer is not None:
             writer.close()
             os.replace(temporary, path)
             yield pa.record_batch({"file": [path], "rows": pa.array([rows], pa.int64())})
+
+
+def parquet_writer(path: str, schema: pa.Schema) -> pq.ParquetWriter:
+    """Writes rows for workers to read soon. Floats get no dictionary: of values that differ it takes eight times the CPU to find
+    out that there is none to make (18 against 2.2 ns a byte of normal numbers), and the file is read at a third of the speed."""
+    repeating = [field.name for field in schema if not pa.types.is_floating(field.type)]
+    return pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=repeating)
 
 
 def gathered(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:

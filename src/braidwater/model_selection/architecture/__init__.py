@@ -5,6 +5,7 @@ from braidwater.model_selection.architecture.evolution import AgeingEvolution, e
 from braidwater.model_selection.architecture.inheritance import inherit, morph
 from braidwater.model_selection.architecture.nodes import Cell, Layer, Node, OneOf, Optional, Repeat, Residual
 from braidwater.model_selection.architecture.one_shot import OneShot, one_shot
+from braidwater.model_selection.architecture.path_evolution import PathEvolution
 from braidwater.model_selection.architecture.space import Architecture
 from braidwater.model_selection.architecture.supernet import Supernet
 
@@ -17,6 +18,7 @@ __all__ = [
     "OneOf",
     "OneShot",
     "Optional",
+    "PathEvolution",
     "Repeat",
     "Residual",
     "Supernet",

@@ -38,6 +38,12 @@ def norm(groups: Any = 4) -> Layer:
     return Layer(_norm, groups=groups)
 
 
+def batch_norm() -> Layer:
+    """Normalisation over the rows of a step (Ioffe and Szegedy 2015). In a supernet its statistics mix those of all paths;
+    `one_shot` computes them anew for each path that it ranks."""
+    return Layer(_batch_norm)
+
+
 def dropout(rate: Any = 0.1) -> Layer:
     """Leaves out that share of the numbers during training."""
     return Layer(_dropout, rate=rate)
@@ -76,6 +82,10 @@ def _activation(shape: Shape, kind: str) -> nn.Module:
 
 def _norm(shape: Shape, groups: int) -> nn.Module:
     return nn.GroupNorm(gcd(groups, shape[0]), shape[0])
+
+
+def _batch_norm(shape: Shape) -> nn.Module:
+    return nn.BatchNorm1d(shape[0]) if len(shape) == 1 else nn.BatchNorm2d(shape[0])
 
 
 def _dropout(shape: Shape, rate: float) -> nn.Module:

@@ -91,18 +91,18 @@ class Architecture:
         if points <= _LISTED:
             for point in product(*values.values()):
                 choices = dict(zip(values, point, strict=True))
-                found.setdefault(self._key(choices), choices)
+                found.setdefault(self.key(choices), choices)
         if 0 < len(found) <= most:
             return list(found.values())
         found = {}
         for _ in range(100 * most):
             choices = self.sample(random)
-            found.setdefault(self._key(choices), choices)
+            found.setdefault(self.key(choices), choices)
             if len(found) == most:
                 break
         return list(found.values())
 
-    def _key(self, choices: Choices) -> str:
+    def key(self, choices: Choices) -> str:
         """The same for choices of the same net."""
         return repr(self.active(choices))
 

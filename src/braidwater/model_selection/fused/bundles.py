@@ -8,20 +8,10 @@ from typing import Any
 
 from braidwater.engines import Engine, Outcome, RunningTasks, Task
 from braidwater.errors import BraidwaterError, WorkerError
-from braidwater.estimators.base import TableEstimator
 from braidwater.model_selection.fused.fitting import fit_many
 from braidwater.model_selection.trial_run import Found, Packed, Setup, Stretch, measured
-from braidwater.model_selection.variants import is_made, is_trainer, variant
-
-MOST = 32  # trials of a bundle: more gain nothing, and end together
-_ROLES = {"label", "features", "exclude", "sample_weight", "weight"}
-
-
-def can_be_bundled(model: Any, setup: Setup, *, nets: bool) -> bool:
-    """Whether trials of `model` can share passes. Nets only where they are asked to: rounding differs from that of one alone."""
-    if is_made(model) or not set(setup.arguments) <= _ROLES:
-        return False
-    return (nets and is_trainer(model)) or isinstance(model, TableEstimator)
+from braidwater.model_selection.variants import fit_arguments, variant
+from braidwater.planner.many_trials import BUNDLE
 
 
 class BundledTasks(RunningTasks):
@@ -33,7 +23,7 @@ class BundledTasks(RunningTasks):
     def __init__(self, trials: Iterable[Task | None], setup: Setup, engine: Engine, size: int) -> None:
         self._trials = iter(trials)
         self._setup = Packed(setup)
-        self._size = min(size, MOST)
+        self._size = min(size, BUNDLE)
         self._again: list[Task] = []
         self._ready: list[Outcome] = []
         self._bundles: dict[str, list[Task]] = {}
@@ -108,7 +98,9 @@ def run_bundle(setup: Setup, stretches: list[Stretch]) -> list[Found | Braidwate
     if "weight" in given:
         given["sample_weight"] = given.pop("weight")
     models = [variant(setup.model, stretch.parameters) for stretch in stretches]
-    fitted = fit_many(models, setup.rows, validation=setup.held_out, workers=1, **given)
+    own = [fit_arguments(setup.model, stretch.parameters) for stretch in stretches]
+    subsets = [one.get("features") for one in own] if any(own) else None
+    fitted = fit_many(models, setup.rows, subsets=subsets, validation=setup.held_out, workers=1, **given)
     return [_worth(fitted, place, setup, stretch) for place, stretch in enumerate(stretches)]
 
 

@@ -129,7 +129,7 @@ def _refusal(scan: Scan, encoding: FittedEncoding) -> str:
 def train_scan(scan: Scan, rows: Table, engine: Engine | None) -> tuple[dict[int, Any], dict[int, Exception], Plan]:
     """The fitted models of a scan and the errors of those that failed, by their numbers."""
     encoding, design = scan.encoding, scan.encoding.design
-    trainings = {n: _over(training, encoding) for n, training in scan.trainings.items()}
+    trainings = {n: over(training, encoding) for n, training in scan.trainings.items()}
     iterations: dict[int, Any] = {}
     errors: dict[int, Exception] = {}
     for number, training in trainings.items():
@@ -162,7 +162,7 @@ def train_scan(scan: Scan, rows: Table, engine: Engine | None) -> tuple[dict[int
     return models, errors, plan
 
 
-def _over(training: Training, common: FittedEncoding) -> Training:
+def over(training: Training, common: FittedEncoding) -> Training:
     """The same training over the blocks that all share."""
     whole = training.design.names == common.design.names
     return replace(training, design=common.design if whole else by_single_columns(training.design))

@@ -68,6 +68,7 @@ class RowPick:
 
 
 def _pieces(batch: MiniBatch, places: Array) -> tuple[tuple[Window, Array], ...]:
+    places = places + batch._at
     ends = np.cumsum([len(index) for _, index in batch._pieces])
     return tuple(
         (window, index[places[(places >= end - len(index)) & (places < end)] - end + len(index)])

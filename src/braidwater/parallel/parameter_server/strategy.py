@@ -146,10 +146,10 @@ class _Part:
             desk.closed.wait()
 
     def _open(self, desk: Desk) -> Service:
-        return Service(self._member.store, f"server {self._member.rank}", self._key, desk.serve)
+        return Service(self._member, f"server {self._member.rank}", self._key, desk.serve)
 
     def _server(self, place: int) -> Server:
-        line = connect(self._member.store, f"server {place}", self._key, self._training.timeout)
+        line = connect(self._member, f"server {place}", self._key, self._training.timeout)
         return Server(line, self._member.rank)
 
 
