@@ -151,13 +151,14 @@ def system_ds(data: Path) -> Found:
 
 
 def system_ds_jar() -> Path:
-    """The jar of a `systemds` package: that of the environment in SYSTEMDS_ENVIRONMENT, else of this interpreter."""
+    """The jar in the folder SYSTEMDS_HOME, else that of the `systemds` package of this interpreter."""
     if shutil.which("java") is None:
         raise ModuleNotFoundError("Java is not installed", name="java")
-    environment = Path(os.environ.get("SYSTEMDS_ENVIRONMENT", sys.prefix))
-    jars = sorted(environment.glob("lib/python3*/site-packages/systemds/SystemDS.jar"))
+    home = os.environ.get("SYSTEMDS_HOME")
+    folders = [Path(home)] if home else sorted(Path(sys.prefix).glob("lib/python3*/site-packages/systemds"))
+    jars = [folder / "SystemDS.jar" for folder in folders if (folder / "SystemDS.jar").is_file()]
     if not jars:
-        raise ModuleNotFoundError("SystemDS is not installed", name="systemds")
+        raise ModuleNotFoundError("SystemDS is not installed", name="SystemDS (SYSTEMDS_HOME)")
     return jars[0]
 
 

@@ -1,6 +1,12 @@
-"""Measures the constants of `braidwater.dml.plan.cost` and prints them beside those in force. One thread; about ten seconds.
+"""Measures the constants of `braidwater.dml.plan` and prints them beside those in force. One thread; about ten seconds.
 
 python benchmarks/dml_constants.py
+
+Run it on a quiet machine, twice. Plans are made with the constants of the reference machine, on every machine, so that a script
+gives the same digits everywhere (decision 12): another machine's figures are no reason to change them. On the reference machine,
+a constant that is marked, both times, by more than a factor of two from what is in force goes into `plan/cost.py` (`START` into
+`plan/scans.py`); then `pytest tests/dml/test_rewrites.py` shows, as lines of its case files, which choices turn over, and
+`benchmarks/dml.py` before and after, whether they were right to.
 """
 
 from __future__ import annotations
@@ -16,9 +22,10 @@ from threadpoolctl import threadpool_limits
 from braidwater.dml.context import Context
 from braidwater.dml.hops import Dag
 from braidwater.dml.operators import OPERATORS
-from braidwater.dml.plan import cost
+from braidwater.dml.plan import cost, scans
 from braidwater.dml.rewrites.sampled import sampled_product
 from braidwater.dml.runtime.evaluate import evaluate
+from braidwater.dml.runtime.workers import run_parts
 
 
 def best(work: Callable[[], Any], rounds: int = 5) -> float:
@@ -74,6 +81,7 @@ def measured() -> dict[str, float]:
     column = np.random.default_rng(0).normal(size=(200_000, 1))
     return {
         "CALL": call(),
+        "START": best(lambda: run_parts(lambda part: None, 2, threads=2), 500),
         "SPARSE_PRODUCT": best(lambda: S @ dense) / S.nnz / 16,
         "SPARSE_SPARSE": best(lambda: S @ T) / (S.nnz * T.nnz / 5000),
         "SPARSE_CELLWISE": best(lambda: kernel["*"]([S, S], {})) / S.nnz,
@@ -93,5 +101,6 @@ def measured() -> dict[str, float]:
 if __name__ == "__main__":
     with threadpool_limits(1):
         for name, seconds in measured().items():
-            in_force = cost.CELL[name] if name in cost.CELL else getattr(cost, name)
-            print(f"{name:16} {seconds * 1e9:10.2f} ns   in force {in_force * 1e9:10.2f} ns")
+            in_force = cost.CELL[name] if name in cost.CELL else getattr(cost if hasattr(cost, name) else scans, name)
+            mark = "   <- differs" if not 0.5 < seconds / in_force < 2 else ""
+            print(f"{name:16} {seconds * 1e9:10.2f} ns   in force {in_force * 1e9:10.2f} ns{mark}")

@@ -36,13 +36,18 @@ QUICK_ROWS = {
     "strategies.py": 2_000,
     "fused.py": 100_000,
     "hopper.py": 10_000,
+    "spark.py": 50_000,
+    "spark_gangs.py": 40_000,
+    "spark_rows.py": 50_000,
     "dml.py": 5_000,
+    "dml_memory.py": 20_000,
+    "dml_systemds.py": 5_000,
 }
 # those with options of their own, quick and in full; they print and keep nothing
 OWN_OPTIONS = {
     "prediction.py": (["--steps", "20", "--only", "MLP"], []),
     "postgres.py": (["--rows", "50000", "--repeat", "1"], []),
-    "spark.py": (["--rows", "50000", "--repeat", "1"], []),
+    "spark_constants.py": (["--rows", "50000"], []),
     "sql.py": (["--rows", "50000", "--repeats", "1"], []),
     "dml_overhead.py": ([], []),
 }

@@ -9,14 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braidwater.aggregates import Aggregate, AveragedSgd, Moments
-from braidwater.blocks.base import Block
+from braidwater.aggregates import Moments
 from braidwater.deep import Trainer
-from braidwater.encoding.design import NumberTerm, design_of
-from braidwater.errors import LabelError, NumericalError, OptionError, UnsupportedError
+from braidwater.errors import LabelError, NumericalError, OptionError
 from braidwater.estimators import PCA, KMeans, LinearRegression, LogisticRegression
 from braidwater.events import PassFinished, listen
-from braidwater.model_selection import Choice, CircularScan, explain_many, fit_many, search
+from braidwater.model_selection import Choice, explain_many, fit_many, search
 from braidwater.parallel.stacked_optimizer import optimizer_of
 from braidwater.planner import REFERENCE, StepTimes, Work
 from braidwater.planner.cost import Job
@@ -24,7 +22,6 @@ from braidwater.planner.many_models import plan_models
 from braidwater.planner.this_machine import ThisMachine
 from braidwater.tables import table, train_test_split
 from braidwater.tables.base import TableStatistics
-from braidwater.testing.strategies import uneven_store
 
 random = np.random.default_rng(0)
 ROWS = 3000
@@ -332,99 +329,13 @@ def test_a_stack_of_optimisers_takes_the_steps_of_torch(kind, models, seed, clip
     assert torch.allclose(matrix, torch.stack([parameter.detach() for parameter in weights]), rtol=1e-12, atol=1e-12)
 
 
-# -- circular scans ------------------------------------------------------------------------------------------------
-
-DESIGN = design_of([NumberTerm(("x",), 0)], ["x"])
-
-
-class Seen(Aggregate):
-    """The numbers of all rows, in the order in which they came."""
-
-    def initialize(self) -> list[int]:
-        return []
-
-    def transition(self, state: list[int], block: Block) -> list[int]:
-        return [*state, *range(block.start, block.start + block.rows)]
-
-    def merge(self, state: list[int], other: list[int]) -> list[int]:
-        return state + other
-
-    def final(self, state: list[int]) -> list[int]:
-        return state
-
-
-@given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.lists(st.integers(0, 12), min_size=1, max_size=8))
-@settings(max_examples=60)
-def test_whoever_joins_a_scan_sees_every_row_once_and_the_reading_is_shared(units, joins):
-    rows = sum(units)
-    store = uneven_store({"x": np.arange(float(rows))}, units=tuple(units))
-    scan = CircularScan(store)
-    tickets, waiting, steps = [], sorted(joins), 0
-    while waiting or scan.riders:
-        while waiting and (waiting[0] <= steps or not scan.riders):
-            waiting.pop(0)
-            tickets.append((scan.join(Seen()), store.units[scan.blocks_read % len(units)].start))
-        scan.step()
-        steps += 1
-    for ticket, first in tickets:
-        assert ticket.done
-        assert ticket.result[0] == first
-        assert sorted(ticket.result) == list(range(rows))
-    assert scan.blocks_read <= len(units) * len(joins)
-    assert scan.blocks_read <= steps
-
-
-def test_trials_that_come_later_share_the_scan_and_find_the_same():
-    from braidwater.estimators.base import TableEstimator
-    from braidwater.model_selection.side_by_side import finish, iteration_of
-
-    store = uneven_store({"x": X[:, 0], "z": X[:, 1], "y": TABLE["y"].to_numpy()}, units=(1000, 700, 1300))
-    design = design_of([NumberTerm(("x", "z"), 0)], ["x", "z"], label="y")
-    frame = TABLE.select(["x0", "x1", "y"])
-    models: list[TableEstimator] = [LogisticRegression(alpha, solver="lbfgs") for alpha in (1e-3, 1e-2, 1e-1)]
-    trainings = [model._open(frame, None, label="y", features=None, exclude=(), sample_weight=None, offset=None, engine=None)
-                 for model in models]  # fmt: skip
-    from dataclasses import replace
-
-    trainings = [replace(training, design=design) for training in trainings]
-    scan = CircularScan(store)
-    tickets = []
-    for model, training in zip(models, trainings, strict=True):
-        tickets.append(scan.join(iteration_of(model, training)))
-        scan.step()
-    scan.run()
-    longest = max(ticket.passes for ticket in tickets)
-    assert scan.blocks_read <= 3 * longest + 2
-    for model, training, ticket in zip(models, trainings, tickets, strict=True):
-        fitted = finish(model, training, ticket.result).result
-        alone = LogisticRegression(model.alpha, solver="lbfgs").fit(frame, label="y")
-        assert np.allclose(fitted.coef_, alone.coef_, rtol=1e-10, atol=1e-10)
-
-
-def test_a_rider_that_fails_is_let_down_and_order_matters_to_none():
-    class Broken(Seen):
-        def transition(self, state: list[int], block: Block) -> list[int]:
-            raise ZeroDivisionError("in a block")
-
-    scan = CircularScan(uneven_store({"x": np.arange(4.0), "y": np.arange(4)}, units=(2, 2)))
-    broken, whole = scan.join(Broken()), scan.join(Moments(DESIGN))
-    scan.run()
-    assert broken.done
-    assert "in a block" in str(broken.error)
-    assert whole.result.mean[0] == pytest.approx(1.5)
-    with pytest.raises(UnsupportedError, match="order of the rows"):
-        scan.join(
-            AveragedSgd(design_of([NumberTerm(("x",), 0)], ["x"], label="y").standardised(np.zeros(1), np.ones(1)))
-        )
-
-
-# -- searches ------------------------------------------------------------------------------------------------------
+# -- trials in lockstep ---------------------------------------------------------------------------------------------
 
 
 def test_trials_of_a_grid_are_trained_in_one_scan_and_are_those_of_single_trials():
     space = {"alpha": Choice([1e-4, 1e-3, 1e-2, 1e-1])}
     given = {"label": "y", "exclude": ["t", "w"], "sampler": "grid", "workers": 1}
-    fused = search(LogisticRegression(), space, TABLE, **given)
+    fused = search(LogisticRegression(), space, TABLE, fused="lockstep", **given)
     single = search(LogisticRegression(), space, TABLE, fused=False, **given)
     assert [trial.parameters for trial in fused.trials] == [trial.parameters for trial in single.trials]
     assert [trial.value for trial in fused.trials] == pytest.approx([trial.value for trial in single.trials], rel=1e-9)

@@ -1,5 +1,6 @@
 """Rows in a random order, in bounded memory."""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from braidwater import options
 from braidwater.blocks import BlockSource
+from braidwater.blocks.disk import open_cached
 from braidwater.blocks.shuffle import shuffled
 from braidwater.blocks.store import MemoryWriter
 from braidwater.deep import MLP, Trainer
@@ -58,6 +60,22 @@ def test_a_source_is_shuffled_where_its_blocks_lie(tmp_path, cache):
             assert np.array_equal(np.sort(numbers(source.store)), np.arange(500.0))
         left = [file.name for file in (tmp_path / "cache" / "blocks").glob("*")] if cache == "disk" else []
     assert not [name for name in left if name.startswith("private")]
+
+
+def test_another_machine_reads_the_shuffled_file_in_a_shared_folder(tmp_path, monkeypatch):
+    """A machine that was started at another time: a file found in a cache would not be trusted there."""
+    pq.write_table(pa.table({"x": np.arange(500.0), "y": [0, 1] * 250}), tmp_path / "rows.parquet")
+    rows = table(tmp_path / "rows.parquet")
+    with options(cache_directory=tmp_path / "cache"):
+        with BlockSource(rows, Encoding(label="y").fit(rows), passes=3, cache="disk") as source:
+            LocalEngine(1).materialise(source)
+            source.shuffle(0, tmp_path / "shared")
+            assert source.store.path.parent == tmp_path / "shared"
+            packed = pickle.dumps(source.store)
+            monkeypatch.setattr("braidwater.blocks.disk._boot_id", lambda: "another start")
+            assert np.array_equal(numbers(pickle.loads(packed)), numbers(source.store))
+            assert open_cached(source.store.path) is None
+        assert not list((tmp_path / "shared").iterdir())
 
 
 def test_a_table_sorted_by_label_is_warned_of_and_shuffling_mends_it(monkeypatch):

@@ -11,7 +11,8 @@
     model.transform(flights).select("prediction")
 
 The hyperparameters of the estimator are parameters of the stage, so a grid can vary them (`ParamGridBuilder`,
-`CrossValidator`). What a stage of Spark's made as a vector is read as a list of numbers.
+`CrossValidator`). What a stage of Spark's made as a vector is read as a list of numbers. A fitted pipeline is saved and loaded as
+any other of Spark's: ``model.save(path)``, ``PipelineModel.load(path)``.
 """
 
 from __future__ import annotations
@@ -20,21 +21,26 @@ import copy
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
 from pyspark.ml import Estimator, Model
 from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import VectorUDT
 from pyspark.ml.param import Param, Params
+from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import DataFrame
 from pyspark.sql.functions import col
 from pyspark.sql.types import BooleanType, NumericType
 
 from braidwater.engines.spark import SparkEngine
-from braidwater.errors import OptionError, UnsupportedError
+from braidwater.errors import ModelFileError, OptionError, UnsupportedError
 from braidwater.tables.spark import SparkTable
 
 __all__ = ["SparkEstimator", "SparkModel"]
+
+_PART_BYTES = 8 * 2**20
 
 
 class SparkEstimator(Estimator):  # type: ignore[misc]
@@ -68,7 +74,7 @@ class SparkEstimator(Estimator):  # type: ignore[misc]
         return SparkModel(model)
 
 
-class SparkModel(Model):  # type: ignore[misc]
+class SparkModel(Model, MLWritable, MLReadable):  # type: ignore[misc]
     """A trained model as a stage: ``transform(frame)`` is the frame with the columns of ``model.predict``, lazily.
 
     Predictions that are numbers or truth values are doubles, as Spark's evaluators want them.
@@ -88,17 +94,65 @@ class SparkModel(Model):  # type: ignore[misc]
             frame = frame.withColumn("prediction", col("prediction").cast("double"))
         return frame
 
-    def save(self, path: str | Path) -> Path:
-        """Write the trained model into the folder `path`, without pickle; `SparkModel.load` reads it back."""
-        written: Path = self.model.save(path)
-        return written
+    def write(self) -> MLWriter:
+        """Writes the stage to a path of Spark's, on any file system that it knows; ``save(path)`` is short for it.
 
-    @staticmethod
-    def load(path: str | Path) -> SparkModel:
-        """The model that `save` wrote, or any saved model of braidwater's."""
+        Beside the metadata of every stage there is the model's folder (JSON and safetensors, no pickle) as Parquet: `_pack`.
+        """
+        return _Writer(self)
+
+    @classmethod
+    def read(cls) -> MLReader[SparkModel]:
+        """Reads what `write` wrote; ``SparkModel.load(path)`` is short for it."""
+        return _Reader()
+
+
+class _Writer(MLWriter):  # type: ignore[misc]
+    def __init__(self, stage: SparkModel) -> None:
+        super().__init__()
+        self._stage = stage
+
+    def saveImpl(self, path: str) -> None:  # noqa: N802 - Spark's name
+        with TemporaryDirectory() as folder:
+            self._stage.model.save(f"{folder}/model")
+            files = self.sparkSession.createDataFrame(_pack(Path(folder, "model")))
+        DefaultParamsWriter.saveMetadata(self._stage, path, self.sparkSession)
+        files.write.parquet(f"{path}/model")
+
+
+class _Reader(MLReader[SparkModel]):  # type: ignore[misc]
+    def load(self, path: str) -> SparkModel:
         from braidwater.report import load
 
-        return SparkModel(load(path))
+        metadata = DefaultParamsReader.loadMetadata(path, self.sparkSession)
+        files = self.sparkSession.read.parquet(f"{path}/model").toArrow()
+        with TemporaryDirectory() as folder:
+            _unpack(files, Path(folder))
+            stage = SparkModel(load(folder))
+        stage._resetUid(metadata["uid"])
+        return stage
+
+
+def _pack(folder: Path) -> pa.Table:
+    """The files of a folder as rows: `file`, and its `content` cut into numbered parts."""
+    rows = []
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        for part in range(max(-(-len(content) // _PART_BYTES), 1)):
+            begin = part * _PART_BYTES
+            rows.append((file.relative_to(folder).as_posix(), part, content[begin : begin + _PART_BYTES]))
+    files, parts, contents = zip(*rows, strict=True)
+    return pa.table({"file": files, "part": pa.array(parts, pa.int32()), "content": pa.array(contents, pa.binary())})
+
+
+def _unpack(files: pa.Table, folder: Path) -> None:
+    for row in files.sort_by([("file", "ascending"), ("part", "ascending")]).to_pylist():
+        target = (folder / row["file"]).resolve()
+        if not target.is_relative_to(folder.resolve()):
+            raise ModelFileError(f"The saved stage holds a file {row['file']!r}, which is none of a model's folder.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "ab") as file:
+            file.write(row["content"])
 
 
 def without_vectors(frame: DataFrame) -> DataFrame:

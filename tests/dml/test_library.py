@@ -164,7 +164,7 @@ def test_outliers_are_removed_until_there_are_none(rng):
 def test_tails_are_brought_back(rng):
     X = rng.normal(size=(100, 2))
     Y, low, high = call("winsorize", X=X, ql=0.1, qu=0.9)
-    q = np.quantile(X, [0.1, 0.9], axis=0, method="inverted_cdf")
+    q = np.quantile(X, [0.1, 0.9], axis=0, method="averaged_inverted_cdf")
     assert_allclose(np.vstack([low, high]), q)
     assert_allclose(Y, np.clip(X, *q))
     assert_allclose(call("winsorizeApply", X=X * 2, qLower=low, qUpper=high), np.clip(X * 2, *q))

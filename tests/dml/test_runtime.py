@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import math
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from braidwater.dml.plan import scans
 from braidwater.dml.plan.cost import CELLWISE
 from braidwater.dml.plan.scan import FOLDS, ROW_AGGREGATES
 from braidwater.dml.runtime import kernels
+from braidwater.dml.runtime.deferred import whole
 from braidwater.dml.runtime.evaluate import evaluate
 from braidwater.dml.runtime.kernels import ALL
 from braidwater.dml.runtime.pool import Pool
@@ -44,6 +46,7 @@ Build = Callable[..., Any]
 def always_scanned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scans are formed wherever they can be, so that small matrices test them."""
     monkeypatch.setattr(scans, "seconds", lambda *_: -1.0)
+    monkeypatch.setattr(scans, "FEWEST_CELLS", 0)
 
 
 def planned(build: Build, leaves: dict[str, Any]) -> tuple[Dag, list[Hop]]:
@@ -131,6 +134,8 @@ def test_every_reduction_and_product_of_a_scan_is_the_operator(always_scanned: N
         ]
         made += [dag.node("sumprod", values[1], B), dag.node("sumprod", values[2], values[2])]
         made += [dag.node("matmul", B, m), dag.node("matmult", B, dag.node("t", m))]
+        made.append(dag.node("cbind", values[1], y, values[2]))
+        made += [dag.node("replace", X, dag.literal(bad), dag.literal(7.5)) for X in values for bad in (math.nan, 0.25)]
         return *made, dag.node("index", A, *map(dag.literal, (1, 5000, 1, max(width - 1, 1))))
 
     agree(ran(build, leaves), by_kernels(build, leaves))
@@ -139,7 +144,7 @@ def test_every_reduction_and_product_of_a_scan_is_the_operator(always_scanned: N
 def test_no_kernel_of_a_scan_is_left_out_of_the_tests() -> None:
     from braidwater.dml.runtime import block_kernels
 
-    tested = {*CELLWISE, *ROW_AGGREGATES, "matmul", "matmult", "index", "square"}
+    tested = {*CELLWISE, *ROW_AGGREGATES, "matmul", "matmult", "index", "cbind", "replace", "square"}
     assert set(block_kernels.MAPS) == tested
     assert set(block_kernels.FOLDS) == FOLDS
 
@@ -313,8 +318,11 @@ def test_what_needs_a_streamed_matrix_whole_is_refused_when_it_does_not_fit(rows
         BudgetError, match=r"cumsum\(D\) needs all 40000 x 6 cells.*1.9 MB; the memory option is 1.0 MB"
     ):
         ran(running, {"D": matrix}, memory=1_000_000)
+    (late,) = ran(lambda dag, D: dag.node("exp", D), {"D": matrix}, memory=1_000_000)
+    assert late.shape == (40_000, 6)  # an expression, for scans to come
     with pytest.raises(BudgetError, match=r"exp\(D\) is needed as a whole: 40000 x 6"):
-        ran(lambda dag, D: dag.node("exp", D), {"D": matrix}, memory=1_000_000)
+        whole(late, Context(memory=1_000_000))
+    np.testing.assert_allclose(whole(late, Context(memory=10_000_000)), np.exp(values), rtol=1e-12)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -558,6 +566,7 @@ def test_a_kept_value_is_not_taken_for_another_matrix_or_one_that_was_changed() 
 def test_a_dead_matrix_is_written_over_and_a_held_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Any] = []
     dead = kernels._dead
+    monkeypatch.setattr(scans, "seconds", lambda *_: math.inf)  # one operator after the other
     monkeypatch.setattr(kernels, "_dead", lambda values, shape: found.append(dead(values, shape)) or found[-1])
     X = cells(150, 150, 1)
     held = X.copy()

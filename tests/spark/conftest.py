@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spark_sessions import start
+from spark_sessions import standalone, start
 
 from braidwater.engines.spark import SparkEngine
 
@@ -22,12 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 _running: dict[str, Any] = {}
 
 
-def running(master: str, folders: pytest.TempPathFactory) -> Any:
+def running(master: str, folders: pytest.TempPathFactory, **more: str) -> Any:
     """The session at `master`. A process has one at a time: another one is stopped."""
     if master not in _running:
         while _running:
             _running.popitem()[1].stop()
-        _running[master] = start(master, folders.mktemp("spark"))
+        _running[master] = start(master, folders.mktemp("spark"), **more)
     return _running[master]
 
 
@@ -48,6 +48,20 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A master and two executors, each a JVM of its own with Python workers of its own, and one slot."""
     return running("local-cluster[2,1,1024]", tmp_path_factory)
+
+
+@pytest.fixture
+def four_slots(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Two executors with two slots each, for gangs of four."""
+    return running("local-cluster[2,2,1024]", tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A session at a standalone master whose two workers, of one core each, are at 127.0.0.2."""
+    with standalone(tmp_path_factory.mktemp("standalone")) as place:
+        yield running(place, tmp_path_factory, **{"spark.executor.memory": "512m"})
+        _running.popitem()[1].stop()
 
 
 @pytest.fixture

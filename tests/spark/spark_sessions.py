@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,8 @@ SETTINGS = {
     "spark.sql.shuffle.partitions": "2",
     "spark.log.level": "OFF",
     "spark.executorEnv.OMP_NUM_THREADS": "1",
+    # where workers are to be found by others, once the driver is asked for at another address than 127.0.0.1
+    "spark.executorEnv.BRAIDWATER_HOST": "127.0.0.2",
     "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
     "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "2",
 }
@@ -38,6 +43,40 @@ def require_java() -> None:
             subprocess.run(["apt-get", "-qq", *command], env=quiet, capture_output=True, check=False, timeout=240)
     if shutil.which("java") is None:
         pytest.skip(f"Java is not installed, and cannot be: apt-get install {_JRE}")
+
+
+@contextmanager
+def standalone(folder: Path, *, workers: int = 2, host: str = "127.0.0.2") -> Iterator[str]:
+    """A standalone cluster of Spark's: a master here and `workers` with a core each at `host`, as start-master.sh makes them."""
+    require_java()
+    import pyspark
+
+    with socket.create_server(("127.0.0.1", 0)) as spare:
+        port = spare.getsockname()[1]
+    program = str(Path(pyspark.__file__).parent / "bin" / "spark-class")
+    place = f"spark://127.0.0.1:{port}"
+    deploy = "org.apache.spark.deploy"
+    common = ("--webui-port", "0")
+    commands = [(f"{deploy}.master.Master", "--host", "127.0.0.1", "--port", str(port), *common)]
+    of_worker = ("--host", host, "--cores", "1", "--memory", "1g", "--work-dir", str(folder / "work"), *common, place)
+    commands += [(f"{deploy}.worker.Worker", *of_worker)] * workers
+    environment = {
+        **os.environ,
+        "PYSPARK_PYTHON": sys.executable,
+        "SPARK_NO_DAEMONIZE": "1",
+        "SPARK_DAEMON_MEMORY": "256m",
+    }
+    running = []
+    try:
+        for number, command in enumerate(commands):
+            with open(folder / f"{number}.log", "wb") as log:
+                running.append(subprocess.Popen([program, *command], stdout=log, stderr=log, env=environment))
+        yield place
+    finally:
+        for process in reversed(running):
+            process.terminate()
+        for process in running:
+            process.wait(30)
 
 
 def start(master: str, folder: Path, **more: str) -> Any:

@@ -43,7 +43,8 @@ if __name__ == "__main__":
 @pytest.mark.timeout(600)
 def test_a_connect_session_keeps_the_contract_too(tmp_path: Path) -> None:
     require_java()
-    pytest.importorskip("grpc", reason="Spark Connect needs pyspark[connect]")
+    for module in ("grpc", "google.rpc"):
+        pytest.importorskip(module, reason="Spark Connect needs pyspark[connect]")
     script = tmp_path / "connect.py"
     script.write_text(textwrap.dedent(SCRIPT).replace("{settings!r}", repr(SETTINGS)))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=580)

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from braidwater import LinearRegression, table
-from braidwater.errors import OptionError
+from braidwater.errors import ModelFileError, OptionError
 
 pytest.importorskip("pyspark", reason="the extra [spark] is not installed")
 
-from pyspark.ml import Pipeline
+from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.evaluation import RegressionEvaluator
 from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
 
+import braidwater.spark
 from braidwater.spark import SparkEstimator, SparkModel
 
 # Spark's CrossValidator leaves a pool of threads open
@@ -38,11 +39,38 @@ def test_a_stage_trains_and_predicts_what_the_estimator_does(spark, points, tmp_
     assert np.allclose(model.coef_, expected.coef_, rtol=1e-9)
     found = fitted.transform(points)
     assert found.columns == ["a", "b", "y", "v", "prediction"]
-    fitted.stages[0].save(tmp_path / "model")
-    again = SparkModel.load(tmp_path / "model").transform(points)
-    assert again.agg({"prediction": "sum"}).first()[0] == found.agg({"prediction": "sum"}).first()[0]
     with pytest.raises(OptionError, match="estimator"):
         SparkEstimator(object())
+
+
+def test_a_saved_pipeline_is_loaded_and_predicts_the_same(points, tmp_path, monkeypatch):
+    """With a stage of Spark's before ours, from a model that takes several parts."""
+    monkeypatch.setattr(braidwater.spark, "_PART_BYTES", 300)
+    stages = [
+        VectorAssembler(inputCols=["a", "b"], outputCol="w"),
+        SparkEstimator(LinearRegression(), label="y", features=["w"], workers=2),
+    ]
+    fitted = Pipeline(stages=stages).fit(points)
+    fitted.save(f"file:{tmp_path}/pipeline")
+    again = PipelineModel.load(f"{tmp_path}/pipeline")
+    assert [stage.uid for stage in again.stages] == [stage.uid for stage in fitted.stages]
+    assert again.transform(points).toArrow().equals(fitted.transform(points).toArrow())
+    kept = {path.suffix for path in (tmp_path / "pipeline").rglob("*") if path.is_file()}
+    assert kept <= {"", ".parquet", ".crc", ".txt"}
+    fitted.stages[1].model.intercept_ += 1.0
+    fitted.write().overwrite().save(f"{tmp_path}/pipeline")
+    assert PipelineModel.load(f"{tmp_path}/pipeline").stages[1].model.intercept_ == fitted.stages[1].model.intercept_
+
+
+def test_a_stage_that_was_tampered_with_writes_nothing_outside_its_folder(spark, points, tmp_path):
+    stage = SparkEstimator(LinearRegression(), label="y", features=["a"], workers=2).fit(points)
+    stage.save(str(tmp_path / "stage"))
+    path = str(tmp_path / "stage" / "model")
+    rows = spark.createDataFrame([(f"{tmp_path}/outside", 0, bytearray(b"x"))], "file string, part int, content binary")
+    rows.write.mode("append").parquet(path)
+    with pytest.raises(ModelFileError, match="outside"):
+        SparkModel.load(str(tmp_path / "stage"))
+    assert not (tmp_path / "outside").exists()
 
 
 def test_a_grid_of_spark_varies_the_hyperparameters(points):

@@ -132,7 +132,9 @@ def test_without_a_shared_folder_one_is_made_where_all_run_on_this_machine(spark
 
 def test_what_was_written_for_workers_goes_with_the_table(spark):
     frame = table(spark, "SELECT id AS number FROM range(10)")
-    folder = os.path.dirname(frame.parquet.files[0])
-    assert os.path.exists(folder)
+    files = frame.parquet
+    folder = os.path.dirname(files.files[0])
     del frame
+    assert files.to_arrow().num_rows == 10, "whoever reads the files has them for as long"
+    del files
     assert not os.path.exists(folder)

@@ -69,7 +69,7 @@ def from_table(table: Table, name: str, context: Context) -> Any:
     if size > context.memory * LARGEST_SHARE and all(_is_number(field.type) for field in table.schema):
         from braidwater.dml.runtime.streamed import TableMatrix
 
-        matrix = TableMatrix(table)
+        matrix = TableMatrix(table, memory=context.memory)
         context.opened.append(matrix)
         return matrix
     arrow = table.to_arrow()

@@ -13,6 +13,7 @@ from braidwater.dml.explain import Explanation
 from braidwater.dml.hops import Dag, Hop, reachable, to_text
 from braidwater.dml.hops.facts import is_csr
 from braidwater.dml.operators import OPERATORS
+from braidwater.dml.runtime.deferred import whole
 from braidwater.dml.runtime.evaluate import evaluate
 from braidwater.dml.values import is_streamed, well_formed
 from braidwater.errors import UnsupportedError, UserError
@@ -189,7 +190,8 @@ def compute(*matrices: Matrix, memory: int | None = None, threads: int | None = 
 def _computed(matrices: Sequence[Matrix], context: Context) -> list[Any]:
     dag = Dag(OPERATORS)
     copied: dict[int, Hop] = {}
-    return evaluate(dag, [_copied(matrix, dag, copied) for matrix in matrices], context)
+    found = evaluate(dag, [_copied(matrix, dag, copied) for matrix in matrices], context)
+    return [whole(value, context) for value in found]
 
 
 def _copied(matrix: Matrix, dag: Dag, copied: dict[int, Hop]) -> Hop:

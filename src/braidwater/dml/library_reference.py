@@ -12,23 +12,23 @@ from braidwater.dml.run import LIBRARY
 from braidwater.dml.syntax import parse
 
 FAMILIES = {
-    "Linear regression": ["lm", "lmCG", "lmDS", "lmPredict", "lmPredictStats", "steplm"],
+    "Linear regression": ["lm", "lmCG", "lmDS", "lmPredict", "lmPredictStats", "steplm", "lasso"],
     "Generalised linear models": ["glm", "glmPredict", "stepglm", "multiLogReg", "multiLogRegPredict"],
     "Support vector machines and naive Bayes": [
-        "l2svm", "l2svmPredict", "msvm", "msvmPredict", "naiveBayes", "naiveBayesPredict",
+        "l2svm", "l2svmPredict", "msvm", "msvmPredict", "naiveBayes", "naiveBayesPredict", "gaussianClassifier",
     ],
     "Trees": ["decisionTree", "decisionTreePredict", "randomForest", "randomForestPredict"],
-    "Clusters, components, factors": [
+    "Clusters, neighbours, components, factors": [
         "kmeans", "kmeansPredict", "pca", "pcaTransform", "pcaInverse", "als", "alsCG", "alsDS", "alsPredict",
-        "alsTopkPredict",
+        "alsTopkPredict", "dbscan", "components", "knnbf",
     ],
     "Survival": ["cox", "km"],
     "Statistics": ["univar", "bivar", "cor", "dist"],
-    "Scores": ["getAccuracy", "confusionMatrix", "f1Score", "auc", "mse", "rmse", "mae"],
+    "Scores": ["getAccuracy", "confusionMatrix", "f1Score", "mcc", "auc", "mse", "rmse", "mae"],
     "Rows and columns prepared": [
         "split", "splitBalanced", "scale", "scaleApply", "scaleMinMax", "scaleRobust", "scaleRobustApply", "normalize",
         "normalizeApply", "imputeByMean", "imputeByMeanApply", "imputeByMedian", "imputeByMedianApply", "imputeByMode",
-        "imputeByModeApply", "outlierByIQR", "outlierByIQRApply", "outlierBySd", "outlierBySdApply", "winsorize",
+        "imputeByModeApply", "outlierByIQR", "outlierByIQRApply", "outlierBySd", "outlierBySdApply", "outlier", "winsorize",
         "winsorizeApply", "toOneHot", "selectByVarThresh",
     ],
     "Parts that the others share": ["intercept", "linearTerms", "softmax"],

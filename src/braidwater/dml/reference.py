@@ -82,11 +82,17 @@ This page is made of the declarations of the functions; a test keeps it up to da
 | values | doubles, integers, strings, `TRUE` and `FALSE`; matrices of doubles; frames (columns with types); lists |
 | statements | `x = e`, `x <- e`, `x += e`, `[a, b] = f(...)`, `f(...)`; newlines mean nothing, `;` may stand anywhere |
 | branches | `if (c) {{...}} else {{...}}` |
-| loops | `while (c) {{...}}`, `for (i in a:b) {{...}}`, `for (i in seq(a, b, step)) {{...}}`, `parfor` |
+| loops | `while (c) {{...}}`, `for (i in a:b) {{...}}`, `for (i in seq(a, b, step)) {{...}}` |
+| parallel loops | `parfor (i in 1:n, par=4, check=0, mode=PROCESSES) {{...}}`; all of these options may be left out |
 | functions | `f = function(matrix[double] X, double reg = 0.1) return (matrix[double] w, int turns) {{...}}` |
 | other files | `source("file.dml") as ns`, then `ns::f(...)` |
 | arguments | `$name` and `$1`; `ifdef($name, default)` |
 | cells | `X[1, 2]`, `X[a:b, ]`, `X[i]` (row i), `X[1:2, 3] = Y`; from 1, both ends included |
+
+The turns of a `parfor` must not depend on one another, which is checked unless `check=0`. They run one after the other, on
+threads or in processes, whichever is estimated to end first; `mode` (`TURNS`, `THREADS`, `PROCESSES`) decides instead, `par` is
+how many at a time. Results are the same in every way, and those of a `for`, but for rounding where a turn adds several times to
+one sum, and for random numbers without a seed.
 
 Operators, from tight to loose: `^`; unary `-` and `+`; `%*%` (product of matrices); `%%` and `%/%`; `*` and `/`; `+` and `-`;
 comparisons; `!`; `&`; `|`. All but `%*%` work cell by cell: {_CELLWISE}.
@@ -99,7 +105,8 @@ These are SystemDS's, measured, and kept:
 - `7 / 2` is 3.5, `2 ^ 3` is the double 8.0; `%/%` and `%%` truncate towards zero: `-7 %/% 2` is -3, `-7 %% 2` is -1.
 - `round` takes halves up: 2.5 to 3, -2.5 to -2.
 - Doubles print as in Java: `1.0E7`, `1.0E-4`, `3.0`.
-- `quantile` does not interpolate, `median` of an even number of cells does; `moment` divides by n, `var` and `sd` by n - 1.
+- `quantile(X, p)` of an even number of cells is the mean of the cell at place ceil(p n) and the next, of an odd number the
+  cell; of a column of several p always the cells. `moment` divides by n, `var` and `sd` by n - 1.
 - `rowIndexMax` gives the last of several greatest cells. NaN makes sums, means, minima and maxima NaN.
 - `removeEmpty` of nothing leaves one empty row; `table` refuses categories below 1.
 - A variable is what it was assigned, a copy: `B = A; A[1, 1] = 5` leaves `B`.
@@ -113,9 +120,12 @@ and by position in one call, one number put into many cells, a 1 x 1 matrix wher
 
 ## What is not there
 
-`paramserv`, `federated`, `tensor`, `lstm`, `batch_norm2d`, `tokenize`, `externalFunction`, and in `transformencode` the
-keys `word_embedding`, `bag_of_words` and `udf`. Files in the formats hdf5, json, proto, cog and delta, and SystemDS's own binary
-format, are not read; lists are not written. `map` runs methods of strings, arithmetic and conditions, and no other Java.
+`federated`, `externalFunction`, values of more than two dimensions (`tensor`), and in `transformencode` the keys
+`word_embedding`, `bag_of_words` and `udf`; `tokenize` gives one row a token. Files in the formats hdf5, json, proto, cog and
+delta, and SystemDS's own binary format, are not read; lists are not written. `map` runs methods of strings, arithmetic and
+conditions, and of Java nothing else. The workers of `paramserv` take turns in one process.
+
+[What SystemDS's own functions give here and there](dml-agreement.md) is compared by a script.
 """
 
 

@@ -22,11 +22,14 @@ Matrix: TypeAlias = Any  # numpy.ndarray | scipy.sparse.csr_array: scipy's types
 
 SPARSE_BELOW = 0.4  # of the cells filled: above it CSR takes more memory than a dense array, and operators more time
 SMALLEST_SPARSE = 4096  # cells: below it the fixed cost of scipy's sparse operators is all that counts
+NEVER_SPARSE = frozenset(
+    {np.ndarray, float, int, bool, str}
+)  # scipy's own question takes a microsecond, and is asked often
 
 
 def is_sparse(value: Any) -> bool:
     """Whether `value` is a sparse matrix."""
-    return bool(sparse.issparse(value))
+    return type(value) not in NEVER_SPARSE and bool(sparse.issparse(value))
 
 
 def is_streamed(value: object) -> bool:
@@ -36,7 +39,7 @@ def is_streamed(value: object) -> bool:
 
 def is_matrix(value: object) -> bool:
     """Whether `value` is a matrix held in memory."""
-    return isinstance(value, np.ndarray) or is_sparse(value)
+    return type(value) is np.ndarray or isinstance(value, np.ndarray) or is_sparse(value)
 
 
 def dense(matrix: Matrix) -> Matrix:
@@ -158,7 +161,10 @@ def _typed(array: np.ndarray[Any, Any], kind: str) -> np.ndarray[Any, Any]:
         result = np.empty(len(texts), dtype=object)
         result[:] = texts
         return result
-    return array.astype(_STORED[kind], copy=False)
+    try:
+        return array.astype(_STORED[kind], copy=False)
+    except (TypeError, ValueError) as error:
+        raise DMLTypeError(f"A column of type {kind} cannot hold its cells: {error}.") from None
 
 
 def _numbers(column: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:

@@ -59,16 +59,17 @@ def longest_first(candidates: Mapping[int, float], order: Mapping[int, float]) -
     return max(candidates, key=lambda model: (candidates[model], -order.get(model, 0.0), -model))
 
 
-def simulate_hops(times: Times, epochs: int | Sequence[int] = 1, seed: int = 0) -> Makespan:
-    """The schedule that `longest_first` makes of `times` ``(models, workers)``: seconds of each model on each worker an epoch.
+def simulate_hops(times: Times, epochs: int | Sequence[int] = 1, seed: int = 0, workers: int | None = None) -> Makespan:
+    """The schedule that `longest_first` makes of `times` ``(models, partitions)``: seconds of each model on each an epoch.
 
-    No worker waits for others between two of its models: one that is free takes a model that is on no other worker and has not
-    been here in its epoch.
+    Worker w owns the partitions w, w + `workers`, ...; by default there are as many of either. None waits for others between two
+    of its models: one that is free takes a model that is on no other worker and has not seen all that it owns in its epoch.
 
     >>> simulate_hops(np.full((4, 2), 1.0), epochs=3).busy
     1.0
     """
-    models, workers = times.shape
+    models, partitions = times.shape
+    workers = workers or partitions
     random = np.random.default_rng(seed)
     visited: list[set[int]] = [set() for _ in range(models)]
     epoch = [0] * models
@@ -81,23 +82,25 @@ def simulate_hops(times: Times, epochs: int | Sequence[int] = 1, seed: int = 0) 
     while True:
         for worker in sorted(free):
             order: dict[int, float] = dict(enumerate(random.permutation(models).tolist()))
-            ready = {m: float(left[m]) for m in idle if epoch[m] < most[m] and worker not in visited[m]}
+            own = set(range(worker, partitions, workers))
+            ready = {m: float(left[m]) for m in idle if epoch[m] < most[m] and own - visited[m]}
             if ready:
                 model = longest_first(ready, order)
-                end = now + float(times[model, worker])
+                partition = int(random.choice(sorted(own - visited[model]))) if len(own) > 1 else worker
+                end = now + float(times[model, partition])
                 hops.append(HopTime(model, epoch[model], worker, now, end))
-                heapq.heappush(under_way, (end, model, worker))
+                heapq.heappush(under_way, (end, model, partition))
                 idle.discard(model)
                 free.discard(worker)
         if not under_way:
             break
-        now, model, worker = heapq.heappop(under_way)
-        left[model] -= times[model, worker]
-        visited[model].add(worker)
-        if len(visited[model]) == workers:
+        now, model, partition = heapq.heappop(under_way)
+        left[model] -= times[model, partition]
+        visited[model].add(partition)
+        if len(visited[model]) == partitions:
             visited[model], epoch[model] = set(), epoch[model] + 1
         idle.add(model)
-        free.add(worker)
+        free.add(partition % workers)
     spent = float((times.sum(axis=1) * most).sum())
     return Makespan(now, spent / (now * workers) if now else 1.0, tuple(hops))
 

@@ -9,11 +9,11 @@ from braidwater.dml.operators import OPERATORS
 from braidwater.dml.operators.aggregates import SUFFIX
 
 NAMES = [
-    "sum", "mean", "prod", "var", "sd",
+    "sum", "prod", "var", "sd",
     *(f"{side}{suffix}" for suffix in SUFFIX.values() for side in ("row", "col")),
     "rowIndexMax", "rowIndexMin", "cumsum", "cumprod", "cummin", "cummax", "rowcumsum", "cumsumprod", "trace",
 ]  # fmt: skip
-ALIASES = {"mean": ("avg",), "trace": ("tr",)}
+ALIASES = {"trace": ("tr",)}
 
 
 def _declare(name: str) -> None:
@@ -24,3 +24,12 @@ def _declare(name: str) -> None:
 
 for _name in NAMES:
     _declare(_name)
+
+
+@builtin(
+    "mean(X: matrix, W: matrix = none)", "Mean of all cells; or of those of a column, each as often as W says.", "avg"
+)
+def mean(caller: Caller, X: Any, W: Any) -> Any:
+    if W is None:
+        return caller.node("mean", X)
+    return caller.node("/", caller.node("sum", caller.node("*", X, W)), caller.node("sum", W))

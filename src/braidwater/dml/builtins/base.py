@@ -10,7 +10,7 @@ from braidwater.dml.builtins.signature import Parameter, Signature
 from braidwater.dml.interpreter.lazy import Lazy, is_matrix_value, settled
 from braidwater.dml.interpreter.scalars import to_integer
 from braidwater.dml.values import Frame, ListValue, dense, kind_of
-from braidwater.errors import DMLError, DMLTypeError, OptionError
+from braidwater.errors import DMLError, DMLTypeError, OptionError, UnsupportedError
 
 if TYPE_CHECKING:
     from braidwater.dml.context import Context
@@ -91,6 +91,9 @@ class Caller:
             raise error.at(self.span)  # noqa: B904 - the same error, with its place
         except OptionError as error:
             raise DMLTypeError(str(error), self.span) from error
+        except UnsupportedError as error:
+            place = f"{self.span.file}:{self.span.line}:{self.span.column}"
+            raise error if str(error).startswith(place) else UnsupportedError(f"{place}: {error}") from error
 
     def _accepted(self, parameter: Parameter, value: Any) -> Any:
         if parameter.many:

@@ -16,11 +16,12 @@ SHAPES = "input_shape: value, filter_shape: value, stride: value = none, padding
 POOL = "input_shape: value, pool_size: value, stride: value = none, padding: value = none"
 
 
-def _torch() -> Any:
+def torch_module() -> Any:
+    """torch, where it is installed."""
     try:
         import torch
     except ImportError:
-        raise UnsupportedError("Convolution and pooling need torch: pip install 'braidwater[deep]'.") from None
+        raise UnsupportedError("Layers of neural networks need torch: pip install 'braidwater[deep]'.") from None
     return torch
 
 
@@ -29,7 +30,7 @@ class _Images:
 
     def __init__(self, caller: Caller, input_shape: Any, window: Any, stride: Any, padding: Any) -> None:
         self.caller = caller
-        self.torch = _torch()
+        self.torch = torch_module()
         self.input = self._sizes(input_shape, 4, "input_shape")
         self.window = self._sizes(window, None, "filter_shape or pool_size")
         self.stride = self._sizes(stride, 2, "stride") if stride is not None else [1, 1]

@@ -8,34 +8,35 @@ import numpy as np
 
 from braidwater.dml.builtins.base import Caller, builtin
 from braidwater.dml.files.metadata import schema_of
-from braidwater.dml.values import SCHEMA, Frame, kind_of
+from braidwater.dml.interpreter.printing import text_of
+from braidwater.dml.interpreter.scalars import to_integer
+from braidwater.dml.values import SCHEMA, Frame, ListValue
 from braidwater.errors import DMLShapeError, DMLTypeError
 
 
-@builtin(
-    "frame(data: value, rows: int, cols: int, schema: value = none)",
-    "A frame of one value, or of values separated by spaces in a string.",
-)
+@builtin("frame(data: value, rows: int, cols: int, schema: value = none)",
+         'A frame (of strings, without a schema) full of one value, or of the values of a list row by row: '
+         'frame(["a", "b"], rows=1, cols=2). A string of as many words as there are cells stands for them.')  # fmt: skip
 def frame(caller: Caller, data: Any, rows: int, cols: int, schema: Any) -> Frame:
-    data = caller.force(data)
-    words = data.split() if isinstance(data, str) else [data]
-    if len(words) == rows * cols and len(words) != 1:
-        cells = np.array(words, dtype=object).reshape(rows, cols)
-    elif len(words) <= 1 or not isinstance(data, str):
-        cells = np.full((rows, cols), data, dtype=object)
-    else:
-        raise DMLShapeError(f"{len(words)} values do not make a {rows} x {cols} frame.")
+    items = data.items if isinstance(data, ListValue) else (data,)
+    values = [text_of(value) if isinstance(value, bool) else value for value in map(caller.force, items)] or [""]
+    if len(values) == 1 and isinstance(values[0], str) and len(values[0].split()) == rows * cols > 1:
+        values = values[0].split()
+    if len(values) not in (1, rows * cols):
+        raise DMLShapeError(f"{len(values)} values do not make a {rows} x {cols} frame.")
+    cells = np.empty(rows * cols, dtype=object)
+    cells[:] = values * (rows * cols if len(values) == 1 else 1)
     given = types_of(caller, schema) if schema is not None else None
-    kinds = ["string" if isinstance(data, str) else {"integer": "int"}.get(kind_of(data), kind_of(data))] * cols
-    if given is not None:
-        kinds = list(given) * (cols if len(given) == 1 else 1)
-    return Frame.of([_converted(cells[:, place], kind) for place, kind in enumerate(kinds)], types=kinds)
+    kinds = list(given or ["string"]) * (cols if given is None or len(given) == 1 else 1)
+    return Frame.of([_converted(cells[place::cols], kind) for place, kind in enumerate(kinds)], types=kinds)
 
 
 def types_of(caller: Caller, schema: Any) -> list[str]:
-    """Column types from a frame of one row (as detectSchema gives), or from a text."""
+    """Column types from a frame of one row (as detectSchema gives), a list, or a text."""
     if isinstance(schema, Frame):
         return list(schema_of([column[0] for column in schema.columns], "schema"))
+    if isinstance(schema, ListValue):
+        return list(schema_of([caller.force(item) for item in schema.items], "schema"))
     return list(schema_of(caller.force(schema), "schema"))
 
 
@@ -123,6 +124,14 @@ def column_names(caller: Caller, target: Frame) -> Frame:
     return Frame.of([[name] for name in target.names], types=["string"] * len(target.names))
 
 
-@builtin("freplicate(target: frame, count: int)", "The rows of a frame, that many times.")
-def replicate(caller: Caller, target: Frame, count: int) -> Frame:
+@builtin("freplicate(target: frame, row: value)",
+         "The frame with every row replaced by a frame of one row; with a number, its rows that many times.")  # fmt: skip
+def replicate(caller: Caller, target: Frame, row: Any) -> Frame:
+    if isinstance(row, Frame):
+        if row.shape != (1, target.shape[1]):
+            raise DMLShapeError(
+                f"freplicate needs one row of {target.shape[1]} cells, and got {row.shape[0]} x {row.shape[1]}."
+            )
+        return Frame.of([np.repeat(column, target.shape[0]) for column in row.columns], target.names, row.types)
+    count = to_integer(float(caller.force(row)))
     return Frame.of([np.tile(column, count) for column in target.columns], target.names, target.types)

@@ -10,48 +10,21 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from braidwater.dml.interpreter.printing import text_of
+from braidwater.dml.builtins.java_library import FUNCTIONS, METHODS, java_text
 from braidwater.errors import DMLSyntaxError, UnsupportedError
 
 _TOKEN = re.compile(
-    r"\s*(?:(\d+\.\d+|\d+)|\"((?:\\.|[^\"\\])*)\"|'((?:\\.|[^'\\])*)'|([A-Za-z_][\w.]*(?=\s*\()|[A-Za-z_]\w*)|(->|&&|\|\||==|!=|<=|>=|[-+*/%<>!?:().,\[\]]))"
+    r"\s*(?:(\d+\.\d+|\d+)|\"((?:\\.|[^\"\\])*)\"|'((?:\\.|[^'\\])*)'|([A-Za-z_][\w.]*(?=\s*\()|[A-Za-z_]\w*)|(->|&&|\|\||==|!=|<=|>=|[-+*/%<>!?:().,&|\[\]{}]))"
 )
 Term = Callable[[Any], Any]
 
-METHODS: dict[str, Callable[..., Any]] = {
-    "length": len,
-    "trim": str.strip,
-    "toLowerCase": str.lower,
-    "toUpperCase": str.upper,
-    "contains": lambda s, part: part in s,
-    "startsWith": str.startswith,
-    "endsWith": str.endswith,
-    "isEmpty": lambda s: not s,
-    "equals": operator.eq,
-    "equalsIgnoreCase": lambda s, other: s.lower() == other.lower(),
-    "indexOf": str.find,
-    "lastIndexOf": str.rfind,
-    "replace": str.replace,
-    "replaceAll": lambda s, pattern, new: re.sub(pattern, re.sub(r"\$(\d)", r"\\\1", new), s),
-    "matches": lambda s, pattern: re.fullmatch(pattern, s) is not None,
-    "concat": operator.add,
-    "charAt": lambda s, place: s[int(place)],
-    "substring": lambda s, first, last=None: s[int(first) : None if last is None else int(last)],
-    "split": lambda s, pattern: re.split(pattern, s),
-    "toString": text_of,
-}
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "Integer.parseInt": int, "Integer.valueOf": int, "Long.parseLong": int, "Double.parseDouble": float, "Double.valueOf": float,
-    "String.valueOf": text_of, "Math.abs": abs, "Math.round": lambda x: int(x + 0.5), "Math.floor": lambda x: float(x // 1),
-    "Math.max": max, "Math.min": min, "Math.sqrt": lambda x: float(x) ** 0.5,
-}  # fmt: skip
 BINARY: list[dict[str, Callable[[Any, Any], Any]]] = [
-    {"||": lambda a, b: a or b},
-    {"&&": lambda a, b: a and b},
+    {"||": lambda a, b: a or b, "|": lambda a, b: a or b},
+    {"&&": lambda a, b: a and b, "&": lambda a, b: a and b},
     {"==": operator.eq, "!=": operator.ne},
     {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge},
     {
-        "+": lambda a, b: text_of(a) + text_of(b) if isinstance(a, str) or isinstance(b, str) else a + b,
+        "+": lambda a, b: java_text(a) + java_text(b) if isinstance(a, str) or isinstance(b, str) else a + b,
         "-": operator.sub,
     },
     {
@@ -62,19 +35,22 @@ BINARY: list[dict[str, Callable[[Any, Any], Any]]] = [
 ]
 
 
-def compile_lambda(text: str) -> Callable[[Any], str]:
-    """A function from cells to texts.
+def compile_lambda(text: str) -> Callable[..., Any]:
+    """A function from texts to a text, or to a list of texts where it ends in ``new String[]{...}``.
 
     >>> compile_lambda("x -> x.trim().length() > 2 ? x.toUpperCase() : 'short'")(" abc ")
     ' ABC '
+    >>> compile_lambda("(x, y) -> UtilFunctions.jaccardSim(x, y)")("graz", "gratz")
+    '0.8'
 
     Raises UnsupportedError for any other Java, with the word that is not known.
     """
     parser = _Parser(text)
     term = parser.function()
 
-    def apply(cell: Any) -> str:
-        return text_of(term("" if cell is None else cell if isinstance(cell, str) else text_of(cell)))
+    def apply(*cells: Any) -> Any:
+        found = term(cells)
+        return [java_text(each) for each in found] if isinstance(found, list) else java_text(found)
 
     return apply
 
@@ -106,7 +82,7 @@ class _Parser:
     def refused(self, word: str) -> UnsupportedError:
         return UnsupportedError(
             f"map cannot run {self.text!r}: {word!r} is not known. It knows x, strings, numbers, operators, c ? a : b and "
-            f"{', '.join(METHODS)}."
+            f"{', '.join([*METHODS, *FUNCTIONS])}."
         )
 
     def next(self) -> tuple[str, str]:
@@ -134,12 +110,22 @@ class _Parser:
     def function(self) -> Term:
         if len(self.tokens) > 500:
             raise self.refused("so long a function")
-        self.parameter = self.next()[1]
+        self.parameters = self.names()
         self.expect("->")
         term = self.choice()
         if self.place < len(self.tokens):
             raise self.refused(self.tokens[self.place][1])
         return term
+
+    def names(self) -> list[str]:
+        """``x`` or ``(x, y)``."""
+        if not self.accept("("):
+            return [self.next()[1]]
+        found = [self.next()[1]]
+        while self.accept(","):
+            found.append(self.next()[1])
+        self.expect(")")
+        return found
 
     def choice(self) -> Term:
         test = self.binary(0)
@@ -203,24 +189,39 @@ class _Parser:
             inside = self.choice()
             self.expect(")")
             return inside
-        if kind == "name" and word == self.parameter:
-            return lambda x: x
-        if kind == "name" and word.startswith(f"{self.parameter}."):  # x.trim( was read as one name
-            names = word.split(".")[1:]
-            term: Term = lambda x: x  # noqa: E731
-            for name in names[:-1]:
-                term = _called(self._method(name), [term])
-            return _called(self._method(names[-1]), [term, *self.arguments()])
+        name, *methods = word.split(".")  # x.trim( was read as one name
+        if kind == "name" and name in self.parameters:
+            term = _cell(self.parameters.index(name))
+            for method in methods[:-1]:
+                term = _called(self._method(method), [term])
+            return _called(self._method(methods[-1]), [term, *self.arguments()]) if methods else term
+        if kind == "name" and word == "new":
+            return self.array()
         if kind == "name" and word in FUNCTIONS:
             return _called(FUNCTIONS[word], self.arguments())
         if word in ("true", "false"):
             return lambda x: word == "true"
         raise self.refused(word or "the end")
 
+    def array(self) -> Term:
+        """``new String[]{a, b}`` after its first word."""
+        for word in ("String", "[", "]", "{"):
+            self.expect(word)
+        terms: list[Term] = []
+        while not self.accept("}"):
+            terms.append(self.choice())
+            if self.peek() != "}":
+                self.expect(",")
+        return lambda x: [term(x) for term in terms]
+
     def _method(self, name: str) -> Callable[..., Any]:
         if name not in METHODS:
             raise self.refused(name)
         return METHODS[name]
+
+
+def _cell(place: int) -> Term:
+    return lambda cells: cells[place]
 
 
 def _combined(function: Callable[[Any, Any], Any], left: Term, right: Term) -> Term:

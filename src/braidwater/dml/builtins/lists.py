@@ -44,13 +44,22 @@ def _call(caller: Caller, function: Any, items: list[tuple[str | None, Any]]) ->
         and _takes_list(caller, name, items[0][1])
     ):
         given = list(zip(items[0][1].names, items[0][1].items, strict=True))
-    found = caller.interpreter.calls.apply(name, given, caller.interpreter.scopes[-1], caller.span)
+    found = caller.interpreter.calls.apply(name, given, _scope(caller, name), caller.span)
     return found if isinstance(found, tuple) else () if found is None else (found,)
+
+
+def _scope(caller: Caller, name: str) -> Any:
+    """Where a function given by its name is looked for: beside the call, else in the script that was started.
+
+    A function of the library (gridSearch) is given the names of functions of the script.
+    """
+    scopes = caller.interpreter.scopes
+    return scopes[-1] if caller.interpreter.calls.exists(name, scopes[-1]) else scopes[0]
 
 
 def _takes_list(caller: Caller, name: str, given: ListValue) -> bool:
     """Whether a list stands for the function's arguments: unless its one parameter is a list."""
-    found = caller.interpreter.scopes[-1].module.find(name) or caller.interpreter.loader.of_library(name)
+    found = _scope(caller, name).module.find(name) or caller.interpreter.loader.of_library(name)
     if found is None:
         return True
     parameters = found[1].parameters

@@ -179,13 +179,23 @@ def cbind(caller: Caller, items: list[tuple[str | None, Any]]) -> Any:
     return _joined(caller, "cbind", items)
 
 
-@builtin("append(items...: value)", "A list with items added at its end; else what cbind does.")
+@builtin(
+    "append(items...: value)",
+    "A list with items added at its end (those of a list of one, with its name); else what cbind does.",
+)
 def append(caller: Caller, items: list[tuple[str | None, Any]]) -> Any:
     first = items[0][1] if items else None
     if isinstance(first, ListValue):
-        added = [value for _, value in items[1:]]
-        return ListValue((*first.items, *added), (*first.names, *(name for name, _ in items[1:])))
+        added = [entry for name, value in items[1:] for entry in _entries(name, value)]
+        return ListValue((*first.items, *(value for _, value in added)), (*first.names, *(name for name, _ in added)))
     return _joined(caller, "cbind", items)
+
+
+def _entries(name: str | None, value: Any) -> list[tuple[str | None, Any]]:
+    """A list of one item, which may have a name, stands for the item."""
+    if isinstance(value, ListValue) and len(value) == 1:
+        return [(value.names[0], value.items[0])]
+    return [(name, value)]
 
 
 @builtin(
@@ -221,7 +231,7 @@ def remove_empty(caller: Caller, target: Any, margin: str, select: Any, empty_re
 def _frame_without_empty(caller: Caller, frame: Frame, margin: str, select: Any) -> Frame:
     """Rows or columns of which some cell is neither missing nor zero."""
     filled = np.array(
-        [[cell not in (None, "", 0) and cell == cell for cell in column.tolist()] for column in frame.columns]
+        [[cell not in (None, "", "0", 0) and cell == cell for cell in column.tolist()] for column in frame.columns]
     )
     keep = filled.any(axis=0 if margin == "rows" else 1) if select is None else caller.array(select).ravel() != 0
     if margin == "rows":
@@ -254,8 +264,8 @@ def replace(caller: Caller, target: Any, pattern: Any, replacement: Any) -> Any:
          "table(i, j, weights, rows, cols).",
          "ctable")  # fmt: skip
 def table(caller: Caller, i: Any, j: Any, more: list[tuple[str | None, Any]]) -> Any:
-    rest = [value for name, value in more if name is None and not isinstance(value, bool)]
-    named = {name: value for name, value in more if name is not None}
+    rest = [value for name, value in more if name in (None, "rows", "cols") and not isinstance(value, bool)]
+    named = {name: value for name, value in more if name not in (None, "rows", "cols")}
     for name in named:
         if name not in ("weights", "odim1", "odim2", "outputEmptyBlocks"):
             raise DMLTypeError(f"table has no parameter {name!r}.", hint="It has weights, odim1 and odim2.")
@@ -264,7 +274,7 @@ def table(caller: Caller, i: Any, j: Any, more: list[tuple[str | None, Any]]) ->
     weights = named.get("weights", rest[0] if len(rest) in (1, 3) else None)
     sizes = [named["odim1"], named["odim2"]] if "odim2" in named else rest[-2:] if len(rest) >= 2 else []
     if j is not None and not is_matrix_value(j):
-        if len(rest) == 1:  # table(i, rows, cols): counts of one column
+        if len(rest) == 1 and not is_matrix_value(rest[0]):  # table(i, rows, cols): counts of one column
             j, weights, sizes = None, None, [j, rest[0]]
         else:
             j = caller.node("fill", caller.force(j), *caller.shape(i))
@@ -289,6 +299,12 @@ def aggregate(caller: Caller, target: Any, groups: Any, weights: Any, fn: str, n
     "An operator of every cell of a column with every cell of a row.",
 )
 def outer(caller: Caller, column: Any, row: Any, function: str) -> Any:
+    rows, cols = caller.shape(row)
+    if rows > 1 and caller.shape(column) in (
+        (rows, 1),
+        (rows, cols),
+    ):  # rows of a matrix are no row: cell by cell, as there
+        return caller.node(function, column, row)
     return caller.node("outer", column, row, function=function)
 
 
@@ -318,7 +334,8 @@ def upper_tri(caller: Caller, target: Any, diag: bool, values: bool) -> Any:
 
 
 @builtin(
-    "unique(target: matrix, dir: string = 'rc')", "Distinct cells (rc, sorted, as a column), rows (r) or columns (c)."
+    "unique(target: matrix, dir: string = 'rc')",
+    "Distinct cells, sorted: of all as a column (rc), of each row (r), of each column (c).",
 )
 def unique(caller: Caller, target: Any, dir: str) -> Any:
     return caller.node("unique", target, dir=dir)

@@ -38,15 +38,21 @@ def _at(cells: Any, until: Any, places: Any) -> Any:
 
 
 @builtin("quantile(X: matrix, W: value, P: value = none)",
-         "The value at place ceil(p n), without interpolation: quantile(X, p) or, with weights, quantile(X, W, p).")  # fmt: skip
+         "The value at place ceil(p n): quantile(X, p) or, with weights, quantile(X, W, p). For one p and an even n the mean of "
+         "it and the next; for a column of several always the value.")  # fmt: skip
 def quantile(caller: Caller, X: Any, W: Any, P: Any) -> Any:
     weights, shares = (None, W) if P is None else (W, P)
     cells, until = _sorted(caller, X, weights)
     wanted = caller.array(shares) if is_matrix_value(shares) else float(caller.force(shares))
     if np.min(wanted) < 0 or np.max(wanted) > 1:
         raise DMLValueError("A quantile lies between 0 and 1.")
-    found = _at(cells, until, np.ceil(np.asarray(wanted) * until[-1]))
-    return found if is_matrix_value(shares) else float(found)
+    place = np.ceil(np.asarray(wanted) * until[-1])
+    found = _at(cells, until, place)
+    if is_matrix_value(shares):
+        return found
+    if until[-1] % 2 == 0 and place >= 1:  # SystemDS's rule, which is one of medians, kept for the same numbers
+        found = (found + _at(cells, until, place + 1)) / 2
+    return float(found)
 
 
 @builtin("median(X: matrix, W: matrix = none)", "The middle value; the mean of the two middle ones of an even number.")

@@ -29,8 +29,19 @@ def read_csv_matrix(path: Path, metadata: Metadata) -> Any:
         names = [f"C{place + 1}" for place in range(width)]
         found = _read(part, metadata, names, dict.fromkeys(names, pa.float64()), (*MISSING[:1], *metadata.na_strings))
         columns = [_filled(column, name, path, metadata) for name, column in zip(names, found.columns, strict=True)]
-        parts.append(np.stack(columns, axis=1) if columns else np.zeros((0, 0)))
-    return np.ascontiguousarray(np.vstack(parts)) if parts else np.zeros((0, 0))
+        parts.append(_side_by_side(columns, found.num_rows))
+    return parts[0] if len(parts) == 1 else np.vstack(parts) if parts else np.zeros((0, 0))
+
+
+def _side_by_side(columns: list[Any], rows: int) -> Any:
+    """Columns of doubles without missing cells as a matrix. Arrow's own way to numpy imports pandas, for half a second."""
+    matrix = np.empty((rows, len(columns)))
+    for place, column in enumerate(columns):
+        begin = 0
+        for chunk in column.chunks:
+            matrix[begin : begin + len(chunk), place] = np.from_dlpack(chunk)
+            begin += len(chunk)
+    return matrix
 
 
 def _filled(column: Any, name: str, path: Path, metadata: Metadata) -> Any:
@@ -44,7 +55,7 @@ def _filled(column: Any, name: str, path: Path, metadata: Metadata) -> Any:
                 f"{path.name} has {column.null_count} empty cells in column {name[1:]}.",
                 hint="fill=TRUE, default=0 fills them.",
             )
-    return column.to_numpy(zero_copy_only=False)
+    return column
 
 
 def read_csv_frame(path: Path, metadata: Metadata) -> Frame:

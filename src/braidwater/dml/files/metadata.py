@@ -11,6 +11,7 @@ from typing import Any
 from braidwater.dml.values import SCHEMA
 from braidwater.errors import DMLValueError
 
+OF_SYSTEMDS = ("hdf5", "json", "proto", "cog", "delta", "jsonl", "federated")
 FORMATS = ("csv", "text", "mm", "binary", "libsvm", "parquet", "table")
 TYPES = {"double": "double", "int": "int", "integer": "int", "boolean": "boolean", "string": "string",
          "fp64": "double", "fp32": "double", "int64": "int", "int32": "int", "uint8": "int", "bitset": "boolean",
@@ -77,7 +78,10 @@ def updated(metadata: Metadata, said: Mapping[str, Any], where: str) -> Metadata
             further[name] = value
     made = replace(metadata, **changes, further=further)
     if made.format is not None and made.format not in FORMATS:
-        raise DMLValueError(f"{where} says format {made.format!r}.", hint=f"Formats are {', '.join(FORMATS)}.")
+        elsewhere = made.format in OF_SYSTEMDS
+        hint = "Write the data as Parquet or csv instead." if elsewhere else f"Formats are {', '.join(FORMATS)}."
+        known = ", which is SystemDS's and is not there" if elsewhere else ""
+        raise DMLValueError(f"{where} says format {made.format!r}{known}.", hint=hint)
     if made.data_type not in ("matrix", "frame", "scalar", "list"):
         raise DMLValueError(
             f"{where} says data_type {made.data_type!r}.", hint="Data types are matrix, frame, scalar, list."

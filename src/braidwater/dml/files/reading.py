@@ -18,7 +18,6 @@ from braidwater.dml.files.parts import missing
 from braidwater.dml.interpreter.arguments import inferred
 from braidwater.dml.values import Frame
 from braidwater.errors import DMLValueError
-from braidwater.tables import table as open_table
 
 ENDINGS = {
     ".csv": "csv",
@@ -152,6 +151,8 @@ def _format(path: Path) -> str:
 
 
 def _of_table(address: str, metadata: Metadata, context: Context) -> Any:
+    from braidwater.tables import table as open_table  # slow to import, and most files are no tables
+
     table = open_table(address)
     found = frame_of_arrow(table.to_arrow()) if metadata.data_type == "frame" else from_table(table, address, context)
     checked(Path(address), metadata, found.shape)

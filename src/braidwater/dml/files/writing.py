@@ -20,13 +20,12 @@ from braidwater.dml.files.parts import replacing
 from braidwater.dml.interpreter.printing import text_of
 from braidwater.dml.values import Frame, ListValue, count_nonzero, dense, is_matrix, is_sparse, kind_of
 from braidwater.errors import DMLTypeError, DMLValueError
-from braidwater.tables import write_table
 
 
 def write_value(value: Any, address: str, said: Mapping[str, Any], context: Context) -> None:
     """Write a matrix, frame or scalar. What was there stays until all is written."""
     if "::" in address or "://" in address:
-        write_table(_table(value), address)
+        _write_table(value, address)
         return
     path = context.directory / address
     metadata = updated(Metadata(), {name: each for name, each in said.items() if name not in ("rows", "cols")}, "write")
@@ -68,7 +67,13 @@ def _write_matrix(value: Any, path: Path, kind: str, metadata: Metadata) -> None
             else:
                 np.save(file, value, allow_pickle=False)
     else:
-        write_table(_table(value), path)
+        _write_table(value, path)
+
+
+def _write_table(value: Any, address: str | Path) -> None:
+    from braidwater.tables import write_table  # slow to import, and most files are no tables
+
+    write_table(_table(value), address)
 
 
 def _write_frame(value: Frame, path: Path, kind: str, metadata: Metadata) -> None:
@@ -80,7 +85,7 @@ def _write_frame(value: Frame, path: Path, kind: str, metadata: Metadata) -> Non
         with replacing(path) as place:
             feather.write_feather(to_python(value), str(place), compression="uncompressed")
     elif kind in ("table", "parquet"):
-        write_table(_table(value), path)
+        _write_table(value, path)
     else:
         raise DMLValueError(
             f"A frame cannot be written in the format {kind!r}.",

@@ -104,7 +104,7 @@ class Facts:
 
 def is_csr(value: Any) -> bool:
     """Whether a value is held in a sparse format."""
-    return bool(sparse.issparse(value))
+    return type(value) is not np.ndarray and bool(sparse.issparse(value))
 
 
 def _two(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -196,7 +196,7 @@ def to_text(hop: Hop) -> str:
         return f"-{operands[0]}"
     if hop.op == "index":
         return f"{operands[0]}[{_range(hop.inputs[1:3])}, {_range(hop.inputs[3:5])}]"
-    return f"{hop.op}({', '.join([*map(to_text, hop.inputs), *_written(hop.attributes)])})"
+    return f"{hop.op}({', '.join([*map(to_text, hop.inputs), *written(hop)])})"
 
 
 INFIX = {name: name for name in ["+", "-", "*", "/", "^", "%%", "%/%", "<", "<=", ">", ">=", "==", "!=", "&", "|"]} | {
@@ -222,8 +222,15 @@ def _range(bounds: Sequence[Hop]) -> str:
     return first if first == last else f"{first}:{last}"
 
 
-def _written(attributes: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in sorted(attributes.items()):
+USUAL: Mapping[str, Any] = {"min": 0, "max": 1, "sparsity": 1, "pdf": "uniform", "lambda": 1}
+"""Attributes of random matrices that go without saying."""
+
+
+def written(hop: Hop) -> Iterator[str]:
+    """The attributes of an operator, but for what goes without saying."""
+    for name, value in sorted(hop.attributes.items()):
+        if hop.op == "rand" and USUAL.get(name) == value:
+            continue
         yield f"{name}={value!r}" if isinstance(value, float | int | str | bool) else f"{name}=..."
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from braidwater.dml.interpreter.lazy import is_matrix_value, settled
 from braidwater.dml.interpreter.scope import Scope, unknown
 from braidwater.dml.operators.indexing import assign
+from braidwater.dml.syntax import Span
 from braidwater.dml.syntax.nodes import Index
 from braidwater.dml.values import Frame, ListValue, is_matrix, kind_of
 from braidwater.errors import DMLError, DMLShapeError, DMLTypeError
@@ -55,15 +56,31 @@ def _matrix(interpreter: Interpreter, target: Index, new: Any, scope: Scope) -> 
         if interpreter.context.strict and (rows[0] != rows[1] or cols[0] != cols[1]):
             raise DMLShapeError(f"A number cannot be put into {rows[1] - rows[0] + 1} x {cols[1] - cols[0] + 1} cells.")
     new = block.force(new)
+    put(interpreter, target.name, rows, cols, new, scope, target.span)
+
+
+def put(
+    interpreter: Interpreter,
+    name: str,
+    rows: tuple[int, int],
+    cols: tuple[int, int],
+    new: Any,
+    scope: Scope,
+    span: Span | None,
+) -> None:
+    """Replace cells (first and last row, first and last column) of the matrix in a variable; `new` is computed."""
+    if scope.recorded is not None and name in scope.recorded:
+        scope.recorded[name].append((rows, cols, new))
+    block = interpreter.block
     block.flush()  # an operator that still has to read the matrix would keep it from being changed in place
-    matrix = scope.variables[target.name] = settled(scope.variables[target.name])
+    matrix = scope.variables[name] = settled(scope.variables[name])
     if not is_matrix(matrix):
-        scope.variables[target.name] = block.node("leftindex", matrix, new, *rows, *cols, span=target.span)
+        scope.variables[name] = block.node("leftindex", matrix, new, *rows, *cols, span=span)
         return
     references = sys.getrefcount(matrix)
     if isinstance(matrix, np.ndarray) and not _is_ours(matrix, references):
         matrix = np.array(matrix, order="C")
-    scope.variables[target.name] = assign(matrix, new, (*rows, *cols))
+    scope.variables[name] = assign(matrix, new, (*rows, *cols))
 
 
 def _is_ours(matrix: np.ndarray[Any, Any], references: int) -> bool:

@@ -21,8 +21,9 @@ def converted(
 ) -> Any:
     """`value` as the type of `parameter`: a double becomes an int towards zero, an int a double.
 
-    Raises DMLTypeError where data types differ (a matrix for a number), and for a result that is no whole number though an
-    int was declared.
+    A result that is no whole number though an int was declared stays a double, as in SystemDS.
+
+    Raises DMLTypeError where data types differ (a matrix for a number), and when strict for such a result.
     """
     value = settled(value)
     if parameter.data == "scalar":
@@ -64,10 +65,11 @@ def _scalar(
         value = interpreter.expressions.to_scalar(value, span)
     if parameter.value == "double" and isinstance(value, Lazy):
         return value
-    return cast(interpreter.block.force(value), parameter.value, parameter.name, span, is_result)
+    found = interpreter.block.force(value)
+    return cast(found, parameter.value, parameter.name, span, is_result, interpreter.context.strict)
 
 
-def cast(value: Any, kind: str, name: str, span: Span, is_result: bool = False) -> Any:
+def cast(value: Any, kind: str, name: str, span: Span, is_result: bool = False, strict: bool = True) -> Any:
     """A scalar as double, int, boolean or string."""
     if kind == "string":
         return text_of(value)
@@ -80,6 +82,8 @@ def cast(value: Any, kind: str, name: str, span: Span, is_result: bool = False) 
     if kind == "boolean":
         return bool(value)
     if is_result and isinstance(value, float) and not value.is_integer():
+        if not strict:
+            return value  # SystemDS leaves it a double where it could not see that while compiling
         hint = "as.integer(x) cuts it, and round(x) rounds."
         raise DMLTypeError(f"The result {name!r} is an int, and got {text_of(value)}.", span, hint=hint)
     return to_integer(float(value)) if isinstance(value, float) else int(value)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from braidwater.dml.interpreter import scalars
-from braidwater.dml.interpreter.lazy import Lazy, is_matrix_value, settled
+from braidwater.dml.interpreter.frames import compared
+from braidwater.dml.interpreter.lazy import SCALARS, Lazy, is_matrix_value, settled
 from braidwater.dml.interpreter.scope import Scope, unknown
 from braidwater.dml.syntax import Span
 from braidwater.dml.syntax.nodes import (
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 EPSILON = 1e-10  # what is added to a double before it is cut to an index
 BOOLEAN = frozenset({"<", "<=", ">", ">=", "==", "!=", "&", "|"})
 SAME = {"&&": "&", "||": "|"}
+USUAL = frozenset({Lazy, np.ndarray, float, int, bool})  # what every operator takes
 
 
 class Expressions:
@@ -41,24 +46,15 @@ class Expressions:
 
     def value(self, node: Expression, scope: Scope) -> Any:
         """The value of an expression: there already, or waiting to be computed."""
-        match node:
-            case Constant():
-                return node.value
-            case Name():
-                return self._variable(node.name, node.span, scope)
-            case Binary():
-                return self._chain(node, scope)
-            case Call():
-                return self._interpreter.calls.single(node, scope)
-            case Index():
-                return self._indexed(node, scope)
-            case Unary():
-                return self._unary(node, self.value(node.operand, scope))
-            case Argument():
-                return self._interpreter.argument(node)
-            case Items():
-                return ListValue([self.value(item, scope) for item in node.items])
-        raise TypeError(f"not an expression: {node!r}")
+        kind = type(node)  # a chain of patterns would ask up to eight times, for every name and constant
+        if kind is Name:
+            try:
+                return scope.variables[node.name]  # type: ignore[attr-defined]
+            except KeyError:
+                pass
+        elif kind is Constant:
+            return node.value  # type: ignore[attr-defined]
+        return WAYS[kind](self, node, scope)
 
     def scalar(self, node: Expression, scope: Scope) -> Any:
         """The value of an expression that must be a number, string or truth value, computed."""
@@ -83,6 +79,21 @@ class Expressions:
             raise DMLTypeError(f"A condition must be a truth value or a number, not the string {found!r}.", node.span)
         return bool(found)
 
+    def _named(self, node: Name, scope: Scope) -> Any:
+        return self._variable(node.name, node.span, scope)
+
+    def _constant(self, node: Constant, scope: Scope) -> Any:
+        return node.value
+
+    def _called(self, node: Call, scope: Scope) -> Any:
+        return self._interpreter.calls.single(node, scope)
+
+    def _argument(self, node: Argument, scope: Scope) -> Any:
+        return self._interpreter.argument(node)
+
+    def _items(self, node: Items, scope: Scope) -> ListValue:
+        return ListValue([self.value(item, scope) for item in node.items])
+
     def _variable(self, name: str, span: Span, scope: Scope) -> Any:
         try:
             return scope.variables[name]
@@ -105,8 +116,13 @@ class Expressions:
     def binary(self, op: str, a: Any, b: Any, span: Span) -> Any:
         """``a op b`` of values."""
         a, b = settled(a), settled(b)
-        op = self._checked(op, a, b, span)
+        if type(a) not in USUAL or type(b) not in USUAL or op in SAME or self._interpreter.context.strict:
+            if isinstance(a, Frame) or isinstance(b, Frame):
+                return self._compared(op, a, b, span)
+            op = self._checked(op, a, b, span)
         try:
+            if type(a) in SCALARS and type(b) in SCALARS and op != "%*%":
+                return scalars.binary(op, a, b)
             if not is_matrix_value(a) and not is_matrix_value(b):
                 if op == "%*%":
                     raise DMLTypeError("'%*%' multiplies matrices.", hint="Numbers are multiplied by *.")
@@ -123,6 +139,12 @@ class Expressions:
         except DMLError as error:
             raise error.at(span)  # noqa: B904 - the same error, with its place
         return self._block.node(op, a, b, span=span)
+
+    def _compared(self, op: str, a: Any, b: Any, span: Span) -> Frame:
+        try:
+            return compared(op, self._block.force(a), self._block.force(b))
+        except DMLError as error:
+            raise error.at(span)  # noqa: B904 - the same error, with its place
 
     def _product(self, a: Any, b: Any, span: Span) -> Any:
         if not (is_matrix_value(a) and is_matrix_value(b)):
@@ -160,8 +182,8 @@ class Expressions:
                 f"A vector ({left[0]} x {left[1]}) stands to the left of '{op}'.", span, hint="Put the matrix first."
             )
 
-    def _unary(self, node: Unary, operand: Any) -> Any:
-        operand = settled(operand)
+    def _signed(self, node: Unary, scope: Scope) -> Any:
+        operand = settled(self.value(node.operand, scope))
         if isinstance(operand, Frame | ListValue):
             raise DMLTypeError(f"'{node.op}' cannot be applied to a {kind_of(operand)}.", node.span)
         if isinstance(operand, Lazy) or is_matrix_value(operand):
@@ -229,8 +251,8 @@ class Expressions:
         return math.floor(place)
 
     def _item(self, target: ListValue, node: Index, scope: Scope) -> Any:
-        if node.columns is not None:
-            raise DMLTypeError(f"{node.name} is a list, which has one dimension.", node.span)
+        if node.columns is not None and self._ends(node.columns, 1, scope, None) != (1, 1):
+            raise DMLTypeError(f"{node.name} is a list, which has one column.", node.span)
         try:
             if not node.rows.is_range:
                 key = self.scalar(node.rows.lower, scope) if node.rows.lower is not None else None
@@ -249,6 +271,19 @@ class Expressions:
                     f"There is no {what} {first}:{last} in a {frame.shape[0]} x {frame.shape[1]} frame.", span
                 )
         return frame.take(slice(rows[0] - 1, rows[1]), range(cols[0] - 1, cols[1]))
+
+
+WAYS: dict[type, Callable[[Expressions, Any, Scope], Any]] = {
+    Constant: Expressions._constant,
+    Name: Expressions._named,
+    Binary: Expressions._chain,
+    Call: Expressions._called,
+    Index: Expressions._indexed,
+    Unary: Expressions._signed,
+    Argument: Expressions._argument,
+    Items: Expressions._items,
+}
+"""How each kind of expression is computed."""
 
 
 def _is_open(bounds: Bounds) -> bool:

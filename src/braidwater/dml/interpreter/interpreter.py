@@ -14,9 +14,9 @@ from braidwater.dml.interpreter.assignment import assign_cells
 from braidwater.dml.interpreter.calls import Calls
 from braidwater.dml.interpreter.expressions import Expressions
 from braidwater.dml.interpreter.lazy import Block, Lazy, settled
-from braidwater.dml.interpreter.liveness import Liveness
-from braidwater.dml.interpreter.parfor import check_dependencies
+from braidwater.dml.interpreter.parfor import run_parfor
 from braidwater.dml.interpreter.scope import Loader, Module, Scope, unknown
+from braidwater.dml.runtime.deferred import whole
 from braidwater.dml.syntax.nodes import (
     Argument,
     Assign,
@@ -46,6 +46,7 @@ class Interpreter:
         self.loader = loader
         self.block = Block(context)
         self.block.forget = self._forget
+        self.block.name_of = self._name_of
         self.expressions = Expressions(self)
         self.calls = Calls(self)
         self.scopes: list[Scope] = []
@@ -53,18 +54,18 @@ class Interpreter:
     def run(self, module: Module, variables: Mapping[str, Any], outputs: Sequence[str] | None) -> dict[str, Any]:
         """Run a script on `variables`; the values of `outputs` (of all variables where that is None) come back."""
         names = _assigned(module.script.statements) if outputs is None else outputs
-        scope = Scope(module, Liveness(module.script.statements, names), dict(variables), outputs or ())
+        scope = Scope(module, module.liveness_until(names), dict(variables), outputs or ())
         self.scopes.append(scope)
         with _deep_stack():
             self.run_statements(module.script.statements, scope)
             scope.live = scope.liveness.at_end
             self._forget()
             self.block.flush()
-        self._settle()
+        self.settle()
         for name in outputs or ():
             if name not in scope.variables:
                 raise DMLNameError(f"The script ended without a value for its output {name!r}.")
-        return {name: scope.variables[name] for name in names if name in scope.variables}
+        return {name: whole(scope.variables[name], self.context) for name in names if name in scope.variables}
 
     def run_statements(self, statements: Sequence[Statement], scope: Scope) -> None:
         for statement in statements:
@@ -135,7 +136,8 @@ class Interpreter:
         during = scope.liveness.during(statement)
         turns = self._turns(statement, scope)
         if statement.parallel:
-            check_dependencies(self, statement, turns, scope)
+            run_parfor(self, statement, turns, scope)
+            return
         for turn in turns:
             scope.variables[statement.variable] = turn
             self.run_statements(statement.body, scope)
@@ -185,7 +187,13 @@ class Interpreter:
         for scope in self.scopes:
             scope.forget()
 
-    def _settle(self) -> None:
+    def _name_of(self, value: Any) -> str | None:
+        variables = self.scopes[-1].variables if self.scopes else {}
+        return next((name for name, held in variables.items() if settled(held) is value), None)
+
+    def settle(self) -> None:
+        """Compute what waits, so that no variable does."""
+        self.block.flush()
         for scope in self.scopes:
             for name, value in scope.variables.items():
                 if isinstance(value, Lazy):

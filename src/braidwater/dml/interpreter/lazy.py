@@ -25,6 +25,8 @@ from braidwater.errors import DMLError
 LARGEST_BLOCK = 1000  # operators: the optimiser's time grows with a block, and a longer one has little more to share
 AT_ONCE = 16  # cells: below it computing is cheaper than waiting
 
+SCALARS = frozenset({float, int, bool, str})
+
 Value: TypeAlias = Any  # a scalar, matrix, Frame, ListValue or Lazy
 
 
@@ -48,6 +50,7 @@ class Block:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.forget: Callable[[], None] = lambda: None
+        self.name_of: Callable[[Value], str | None] = lambda value: None  # the variable that holds a value
         self._begin()
 
     def _begin(self) -> None:
@@ -57,29 +60,29 @@ class Block:
 
     def node(self, op: str, *inputs: Value, span: Span | None = None, **attributes: Any) -> Value:
         """An operator on values that are there or will be. Tiny ones are computed at once."""
-        inputs = tuple(settled(each) for each in inputs)
+        inputs = tuple(map(settled, inputs))
         try:
-            if all(_tiny(each) for each in inputs) and self.context.explain is None and op not in ("rand", "fill"):
+            if all(map(_tiny, inputs)) and self.context.explain is None and op not in ("rand", "fill"):
                 with np.errstate(all="ignore"):
                     return OPERATORS[op].kernel(inputs, attributes)
-            hop = self.dag.node(op, *[self.hop(each) for each in inputs], span=span, **attributes)
+            hop = self.dag.node(op, *map(self.hop, inputs), span=span, **attributes)
         except DMLError as error:
             raise error.at(span) from None
         made = Lazy(hop)
         self.waiting[id(made)] = weakref.ref(made)
         return made
 
-    def hop(self, value: Value, name: str | None = None) -> Hop:
+    def hop(self, value: Value) -> Hop:
         """The place of a value in this block's graph."""
-        if isinstance(value, Lazy):
+        if type(value) is Lazy:
             if value.value is None:
                 return value.hop
             value = value.value
-        if isinstance(value, float | int | str):
+        if type(value) in SCALARS or isinstance(value, float | int | str):
             return self.dag.literal(value)
         known = self._leaves.get(id(value))
         if known is None:
-            known = self._leaves[id(value)] = self.dag.leaf(self._free(name), value)
+            known = self._leaves[id(value)] = self.dag.leaf(self._free(self.name_of(value)), value)
         return known
 
     def _free(self, name: str | None) -> str:
@@ -141,15 +144,25 @@ class Block:
 
 def settled(value: Value) -> Value:
     """The value itself where it was computed since."""
-    return value.value if isinstance(value, Lazy) and value.value is not None else value
+    return value.value if type(value) is Lazy and value.value is not None else value
 
 
 def is_matrix_value(value: Value) -> bool:
     """Whether a value, computed or not, is a matrix."""
+    kind = type(value)
+    if kind in SCALARS:
+        return False
+    if kind is np.ndarray:
+        return True
     return value.is_matrix if isinstance(value, Lazy) else is_matrix(value) or is_streamed(value)
 
 
 def _tiny(value: Value) -> bool:
-    if isinstance(value, Lazy):
+    kind = type(value)
+    if kind is np.ndarray:
+        return bool(value.size <= AT_ONCE)
+    if kind is Lazy:
         return False
-    return isinstance(value, float | int | str) or (is_matrix(value) and value.shape[0] * value.shape[1] <= AT_ONCE)
+    if kind in SCALARS or isinstance(value, float | int | str):
+        return True
+    return is_matrix(value) and bool(value.shape[0] * value.shape[1] <= AT_ONCE)

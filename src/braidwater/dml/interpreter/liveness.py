@@ -93,6 +93,35 @@ def read(expression: Expression) -> Names:
     return frozenset(found)
 
 
+def names_in(statements: Iterable[Statement]) -> Names:
+    """The variables that statements read or assign to, those inside of branches and loops too."""
+    found: set[str] = set()
+    for statement in statements:
+        match statement:
+            case Assign():
+                found |= read(statement.value) | read(statement.target)
+            case AssignMany():
+                found |= read(statement.call).union(*map(read, statement.targets))
+            case Perform():
+                found |= read(statement.call)
+            case If():
+                found = found.union(*(read(branch.condition) for branch in statement.branches))
+            case While():
+                found |= read(statement.condition)
+            case For():
+                ends = (end for end in (statement.first, statement.last, statement.step) if end is not None)
+                found = found.union(*map(read, ends))
+        found = found.union(*map(names_in, bodies(statement)))
+    return frozenset(found)
+
+
+def bodies(statement: Statement) -> list[list[Statement]]:
+    """The statements inside of a branch or loop."""
+    if isinstance(statement, If):
+        return [*(branch.body for branch in statement.branches), statement.otherwise]
+    return [statement.body] if isinstance(statement, For | While) else []
+
+
 def _named_by_call(call: Call) -> Iterable[str]:
     """``exists("X")`` reads a variable by its name."""
     for given in call.arguments:

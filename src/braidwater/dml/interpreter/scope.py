@@ -10,7 +10,7 @@ from typing import Any
 
 from braidwater.dml.interpreter.liveness import Liveness, Names
 from braidwater.dml.syntax import Span, parse
-from braidwater.dml.syntax.nodes import Function, Import, Script
+from braidwater.dml.syntax.nodes import Function, Import, Script, Statement
 from braidwater.errors import DMLNameError
 
 
@@ -22,17 +22,23 @@ class Module:
     script: Script
     imports: dict[str, Module] = field(default_factory=dict)
     directory: Path = field(default_factory=Path)
-    _liveness: dict[int, Liveness] = field(default_factory=dict)
+    _liveness: dict[Any, Liveness] = field(default_factory=dict)
 
     @property
     def functions(self) -> dict[str, Function]:
         return self.script.functions
 
     def liveness(self, function: Function) -> Liveness:
-        found = self._liveness.get(id(function))
+        return self._live(id(function), function.body, [result.name for result in function.results])
+
+    def liveness_until(self, names: Sequence[str]) -> Liveness:
+        """That of the script itself, when `names` are asked for at its end."""
+        return self._live(tuple(names), self.script.statements, names)
+
+    def _live(self, key: Any, statements: list[Statement], at_end: Sequence[str]) -> Liveness:
+        found = self._liveness.get(key)
         if found is None:
-            found = Liveness(function.body, [result.name for result in function.results])
-            self._liveness[id(function)] = found
+            found = self._liveness[key] = Liveness(statements, at_end)
         return found
 
     def find(self, name: str) -> tuple[Module, Function] | None:
@@ -52,6 +58,7 @@ class Scope:
     variables: dict[str, Any] = field(default_factory=dict)
     outputs: Sequence[str] = ()  # what the caller asked for by name
     live: Names | None = None  # those of the statement under way; None: all
+    recorded: dict[str, list[Any]] | None = None  # matrices whose new cells a parallel loop notes
 
     def forget(self) -> None:
         """Drop the variables that nobody reads again."""
@@ -66,6 +73,11 @@ class Loader:
     def __init__(self, library: tuple[Path, ...]) -> None:
         self._known: dict[Path, Module] = {}
         self._library = library
+
+    @property
+    def library(self) -> tuple[Path, ...]:
+        """The folders that functions are looked for in."""
+        return self._library
 
     def imported(self, statement: Import, module: Module, directory: Path) -> Module:
         """The file of a ``source`` statement: beside the importing file, in the working directory, or in a folder above."""

@@ -23,6 +23,8 @@ def broadcast(first: Facts, second: Facts) -> Facts:
     if first.kind == "scalar" or second.kind == "scalar":
         other = second if first.kind == "scalar" else first
         return Facts.scalar() if other.kind == "scalar" else Facts.matrix(other.rows, other.cols)
+    if first.rows == second.rows and first.cols == second.cols and first.known:
+        return Facts.matrix(first.rows, first.cols)
     a, b = (first.rows, first.cols), (second.rows, second.cols)
     if a == (1, 1) or b == (1, 1):
         return Facts.matrix(*(b if a == (1, 1) else a))

@@ -20,9 +20,7 @@ def whole(facts: Facts) -> int | None:
 
 
 def _fill_facts(inputs: Sequence[Facts], attributes: Attributes) -> Facts:
-    rows, cols = whole(inputs[1]), whole(inputs[2])
-    empty = inputs[0].value == 0 and rows is not None and cols is not None
-    return Facts.matrix(rows, cols, (0, 0) if empty else None)
+    return Facts.matrix(whole(inputs[1]), whole(inputs[2]))  # zeros too are made, and counted by nobody
 
 
 @operator("fill", _fill_facts, "A matrix (value, rows, columns) of one value.")

@@ -20,7 +20,10 @@ def _table_facts(inputs: Sequence[Facts], attributes: Attributes) -> Facts:
     for other in inputs[1:]:
         if other.is_matrix and other.cells is not None and first.cells is not None and other.cells != first.cells:
             raise DMLShapeError(f"table needs equal shapes, and got {of_shape(first)} and {of_shape(other)}.")
-    return Facts.matrix(attributes.get("rows"), attributes.get("cols"))
+    rows, cols = attributes.get("rows"), attributes.get("cols")
+    if first.cells is None or (rows and cols and rows * cols < SMALLEST_SPARSE):
+        return Facts.matrix(rows, cols)
+    return Facts.matrix(rows, cols, (0, first.cells))
 
 
 @operator("table", _table_facts, "Counts (or sums of weights) of pairs (i, j); attributes rows, cols pad or cut.")

@@ -29,7 +29,7 @@ def extent(first: int | None, last: int | None, size: int | None, what: str, sha
     return last - first + 1
 
 
-def _index_facts(inputs: Sequence[Facts], attributes: Attributes) -> Facts:
+def index_facts(inputs: Sequence[Facts], attributes: Attributes) -> Facts:
     matrix, bounds, shape = inputs[0], [whole(facts) for facts in inputs[1:]], of_shape(inputs[0])
     return Facts.matrix(
         extent(bounds[0], bounds[1], matrix.rows, "row", shape),
@@ -37,10 +37,10 @@ def _index_facts(inputs: Sequence[Facts], attributes: Attributes) -> Facts:
     )
 
 
-@operator("index", _index_facts, "X[first row:last row, first column:last column].")
+@operator("index", index_facts, "X[first row:last row, first column:last column].")
 def index(values: Sequence[Any], attributes: Attributes) -> Any:
     matrix, bounds = values[0], [int(bound) for bound in values[1:]]
-    _index_facts([Facts.of(matrix), *(Facts.scalar(bound) for bound in bounds)], attributes)
+    index_facts([Facts.of(matrix), *(Facts.scalar(bound) for bound in bounds)], attributes)
     part = matrix[bounds[0] - 1 : bounds[1], bounds[2] - 1 : bounds[3]]
     # a copy: a view would keep the whole matrix from being changed in place, and from being freed
     return well_formed(part) if is_sparse(part) else np.array(part, order="C")

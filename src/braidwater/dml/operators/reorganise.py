@@ -152,17 +152,25 @@ def triangle(values: Sequence[Any], attributes: Attributes) -> Any:
 @operator(
     "unique",
     lambda inputs, attributes: Facts.matrix(None, None),
-    "Distinct rows (dir r), columns (c) or cells (rc), sorted.",
+    "Distinct cells, sorted: of all (dir rc), of each row (r), of each column (c); where there are fewer, zeros follow.",
 )
 def unique(values: Sequence[Any], attributes: Attributes) -> Any:
     matrix, direction = dense(values[0]), attributes["dir"]
     if direction == "rc":
         return np.unique(matrix).reshape(-1, 1)
     if direction == "r":
-        return np.unique(matrix, axis=0)
+        return _distinct(matrix)
     if direction == "c":
-        return np.unique(matrix, axis=1)
+        return np.ascontiguousarray(_distinct(matrix.T).T)
     raise DMLValueError(f"unique has no direction {direction!r}.", hint='It has "r", "c" and "rc".')
+
+
+def _distinct(rows: Any) -> Any:
+    found = [np.unique(row) for row in rows]
+    result = np.zeros((len(found), max(map(len, found), default=0)))
+    for row, cells in zip(result, found, strict=True):
+        row[: len(cells)] = cells
+    return result
 
 
 def _cell_facts(inputs: Sequence[Facts], attributes: Attributes) -> Facts:

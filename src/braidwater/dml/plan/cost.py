@@ -11,6 +11,7 @@ from math import log2
 
 from braidwater.dml.hops import Facts, Hop
 from braidwater.dml.hops.facts import DENSE_CELL, SPARSE_CELL
+from braidwater.dml.values import SMALLEST_SPARSE
 from braidwater.planner.constants import REFERENCE, Machine
 
 CALL = 2e-6  # seconds of Python and dispatch for a kernel on a tiny matrix
@@ -39,13 +40,18 @@ PLAIN_CELL = 0.2e-9  # seconds of a cell of any other cell-wise operation, in ca
 CELLWISE = frozenset({
     "+", "-", "*", "/", "^", "%%", "%/%", "<", "<=", ">", ">=", "==", "!=", "&", "|", "!", "neg", "pmin", "pmax",
     "exp", "log", "sqrt", "abs", "round", "floor", "ceil", "sign", "sin", "cos", "tan", "tanh", "sinh", "cosh",
-    "asin", "acos", "atan", "sigmoid", "ifelse",
+    "asin", "acos", "atan", "sigmoid", "ifelse", "xor", "is.nan", "is.na", "is.infinite",
 })  # fmt: skip
 
 
 def is_sparse(facts: Facts) -> bool:
-    """Whether a value with these facts is expected in CSR."""
-    return facts.is_matrix and facts.nnz is not None and facts.sparsity < SPARSE_BELOW
+    """Whether a value with these facts is expected in CSR: it is worth that, and operators make small ones dense."""
+    return (
+        facts.is_matrix
+        and facts.nnz is not None
+        and facts.sparsity < SPARSE_BELOW
+        and (facts.cells is None or facts.cells >= SMALLEST_SPARSE)
+    )
 
 
 def cells(facts: Facts) -> float:

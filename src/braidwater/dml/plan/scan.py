@@ -10,6 +10,8 @@ The same plan serves matrices in memory and matrices that are streamed from a ta
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from braidwater.dml.hops import Hop
@@ -17,7 +19,7 @@ from braidwater.dml.plan.cost import CELLWISE
 
 ROW_AGGREGATES = frozenset(["rowSums", "rowMeans", "rowMins", "rowMaxs", "rowIndexMax", "rowIndexMin"])
 PRODUCTS = frozenset({"matmul", "matmult"})
-FIRST_ONLY = PRODUCTS | {"index"}  # the first input is read row by row, the others are needed as a whole
+FIRST_ONLY = PRODUCTS | {"index", "replace"}  # the first input is read row by row, the others are needed as a whole
 FOLDS = frozenset({
     "sum", "mean", "min", "max", "sumsq", "sumsquares", "sumprod", "colSums", "colMeans", "colMins", "colMaxs",
     "colVars", "colSds", "tmatmul", "tsmm",
@@ -25,19 +27,24 @@ FOLDS = frozenset({
 NARROW = (
     64  # columns up to which intermediate blocks lie column by column: operations with a vector then run along the rows
 )
-BLOCK_BYTES = 768 * 1024  # of all blocks of one thread at a time: they stay in the second-level cache (1 MB here)
+BLOCK_BYTES = 768 * 1024  # of what one thread reads again: it stays in the second-level cache (1 MB here)
 FEWEST_ROWS = 64
+FEWEST_CELLS = 1 << 18  # of all that a block holds: some 200 us of work beside the 15 us of Python for a block
 PARTS = 32  # states that are merged in order, whatever the number of threads
 
 
 @dataclass
 class Scan:
-    """The operators of one scan, inputs before what they go into; `stored` are the aligned ones that others need as matrices."""
+    """The operators of one scan, inputs before what they go into.
+
+    `stored` are the aligned ones that others need as matrices; `again` those that an earlier scan makes too.
+    """
 
     rows: int
     aligned: list[Hop] = field(default_factory=list)
     folds: list[Hop] = field(default_factory=list)
     stored: list[Hop] = field(default_factory=list)
+    again: list[Hop] = field(default_factory=list)
 
     @property
     def members(self) -> list[Hop]:
@@ -58,11 +65,28 @@ class Scan:
 
     @property
     def block_rows(self) -> int:
-        """Rows of a block: as many as keep a thread's blocks in its cache."""
-        width = sum(hop.facts.cols or 1 for hop in [*self.sources, *self.aligned])
-        rows = BLOCK_BYTES // (8 * max(width, 1))
+        """Rows of a block of matrices in memory.
+
+        As many as keep in a thread's cache what is read more than once; a matrix that is read by one operator only goes past it.
+        Where that is more than a part of the rows it is a part, so that all threads have work.
+        """
+        reads = Counter(each for hop in self.members for each in aligned_inputs(hop, self.rows))
+        again = [*self.aligned, *(source for source in self.sources if reads[source] > 1)]
+        share = max(-(-self.rows // PARTS), FEWEST_CELLS // max(_width([*self.sources, *self.aligned]), 1))
+        return self._rows_of_block(min(BLOCK_BYTES // (8 * max(_width(again), 1)), share))
+
+    @property
+    def streamed_block_rows(self) -> int:
+        """Rows of a block when a source is made block by block from a table, so that it takes its place in the cache."""
+        return self._rows_of_block(BLOCK_BYTES // (8 * max(_width([*self.sources, *self.aligned]), 1)))
+
+    def _rows_of_block(self, rows: int) -> int:
         widest = max((hop.facts.cols or 1 for hop in self.folds if hop.op in ("tmatmul", "tsmm")), default=0)
         return int(min(max(rows, FEWEST_ROWS, min(widest, 1024)), self.rows))
+
+
+def _width(hops: Iterable[Hop]) -> int:
+    return sum(hop.facts.cols or 1 for hop in hops)
 
 
 def aligned_inputs(hop: Hop, rows: int) -> list[Hop]:
@@ -86,8 +110,12 @@ def can_align(hop: Hop) -> bool:
         return False
     if hop.op in CELLWISE:
         return any(each.facts.is_matrix for each in hop.inputs) and all(_fits(each, hop) for each in hop.inputs)
+    if hop.op == "cbind":
+        return all(each.facts.is_matrix and each.facts.rows == facts.rows and each.facts.cols for each in hop.inputs)
     if hop.op == "index":  # a range of columns
         return facts.rows == hop.inputs[0].facts.rows
+    if hop.op == "replace":
+        return facts.shape == hop.inputs[0].facts.shape and not any(each.facts.is_matrix for each in hop.inputs[1:])
     if hop.op in ROW_AGGREGATES or hop.op in PRODUCTS:
         return all(each.facts.is_matrix and each.facts.known and each.facts.cells for each in hop.inputs)
     return False

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from braidwater.dml.hops import Hop
 from braidwater.dml.plan.cost import CELL, CELLWISE, PLAIN_CELL, cells, is_sparse, memory
 from braidwater.dml.plan.scan import PRODUCTS, Scan, aligned_inputs, can_align, can_fold, constant_inputs
 from braidwater.planner.constants import REFERENCE, Machine
 
+Rows = dict[Hop, int | None]
+
 START = 40e-6  # seconds to hand parts to threads and gather their states
+THREADED = 600e-6  # seconds of work from which threads take parts: waking them, and their turns at the interpreter, cost 100 us
+BUFFERS = 20e-6  # seconds to make room for blocks, and to go through the parts
 STEP = 1.3e-6  # seconds of Python and dispatch for one operator on one block
+WIDE = 4  # times the columns of a value are at least those of the table, if it is made again rather than kept
 FEWEST_CELLS = 20_000  # of all that a scan reads and makes; below that nothing is gained
 
 
@@ -27,31 +32,45 @@ def form_scans(
     one, or when a source is `streamed`; the operators of others are then no reason for anybody to wait, so stages are found
     anew without them. Cost: linear in operators, a few times over.
     """
-    alone: set[Hop] = set()
+    if not any(map(streamed, order)) and sum(cells(hop.facts) for hop in order) < FEWEST_CELLS:
+        return []
+    flowing = _flowing(order, streamed)
+    rows = _rows(order, flowing)
     while True:
-        stages = _stages(order, roots, alone)
-        found = [_scan(members, order, roots) for members in _connected(order, stages)]
+        stages = _stages(order, roots, rows)
+        found = [_scan(members, order, roots, rows) for members in _connected(order, stages, rows)]
         slower = [
             scan
             for scan in found
             if not any(map(streamed, scan.sources)) and seconds(scan) >= sum(map(price, scan.members))
         ]
         if not slower:
+            if flowing and _make_again(found, flowing):
+                for scan in found:
+                    scan.stored = _stored(scan, found, order, roots)
             return found
-        alone.update(hop for scan in slower for hop in scan.members)
+        rows.update((hop, None) for scan in slower for hop in scan.members)
 
 
 def seconds(scan: Scan, machine: Machine = REFERENCE) -> float:
     """Estimated wall seconds: sources read once, intermediates in the cache, parts shared by the machine's cores."""
-    size = sum(cells(hop.facts) for hop in [*scan.sources, *scan.aligned])
-    if size < FEWEST_CELLS:
+    if sum(cells(hop.facts) for hop in [*scan.sources, *scan.aligned]) < FEWEST_CELLS:
         return float("inf")
+    alone = work(scan, machine)
+    if alone < THREADED:
+        return BUFFERS + alone
+    return START + alone / min(machine.cores, max(scan.rows / scan.block_rows, 1.0))
+
+
+def work(scan: Scan, machine: Machine = REFERENCE) -> float:
+    """Seconds of one thread for the whole scan. Below `THREADED` it is not handed to others."""
     moved = sum(memory(hop.facts) for hop in scan.sources) / machine.memory_rate
     moved += sum(memory(hop.facts) for hop in scan.stored) / machine.blas_bytes
-    work = sum(_in_cache(hop, machine) for hop in scan.members)
-    blocks = scan.rows / scan.block_rows
-    calls = blocks * len(scan.members) * STEP
-    return START + (moved + work + calls) / min(machine.cores, max(blocks, 1.0))
+    return (
+        moved
+        + sum(_in_cache(hop, machine) for hop in scan.members)
+        + scan.rows / scan.block_rows * len(scan.members) * STEP
+    )
 
 
 def _in_cache(hop: Hop, machine: Machine) -> float:
@@ -66,12 +85,12 @@ def _in_cache(hop: Hop, machine: Machine) -> float:
     return cells(first) * PLAIN_CELL
 
 
-def _stages(order: Sequence[Hop], roots: Sequence[Hop], alone: set[Hop]) -> dict[Hop, int]:
+def _stages(order: Sequence[Hop], roots: Sequence[Hop], rows_of: Rows) -> dict[Hop, int]:
     """The scan, counted from 0, in which an operator takes part: one after those whose results it needs as a whole."""
     ready: dict[Hop, int] = {}  # the stage from which the whole value is there
     stage: dict[Hop, int] = {}
     for hop in order:
-        rows = None if hop in alone else _rows(hop)
+        rows = rows_of[hop]
         if rows is None:
             ready[hop] = max((ready[each] for each in hop.inputs), default=0)
             continue
@@ -79,7 +98,7 @@ def _stages(order: Sequence[Hop], roots: Sequence[Hop], alone: set[Hop]) -> dict
         waits += [ready[each] for each in constant_inputs(hop, rows)]  # X %*% X needs X as a whole too
         stage[hop] = max(waits, default=0)
         ready[hop] = stage[hop] + 1
-    _delay(order, roots, stage)
+    _delay(order, roots, stage, rows_of)
     return stage
 
 
@@ -88,11 +107,11 @@ def _joins(hop: Hop, rows: int, stage: dict[Hop, int]) -> bool:
     return hop in stage and can_align(hop) and hop.facts.rows == rows
 
 
-def _delay(order: Sequence[Hop], roots: Sequence[Hop], stage: dict[Hop, int]) -> None:
+def _delay(order: Sequence[Hop], roots: Sequence[Hop], stage: dict[Hop, int], rows_of: Rows) -> None:
     """Aligned values go into the scan that first reads them, so that they need not be stored for it."""
     latest: dict[Hop, int] = dict.fromkeys(roots, -1)
     for hop in reversed(order):
-        rows = _rows(hop) if hop in stage else None
+        rows = rows_of[hop] if hop in stage else None
         if rows is not None and can_align(hop):
             stage[hop] = max(stage[hop], latest.get(hop, -1))
         for each in hop.inputs:
@@ -101,8 +120,28 @@ def _delay(order: Sequence[Hop], roots: Sequence[Hop], stage: dict[Hop, int]) ->
             latest[each] = min(latest.get(each, at), at)
 
 
-def _rows(hop: Hop) -> int | None:
-    """The rows over which an operator could be scanned."""
+def _flowing(order: Sequence[Hop], streamed: Callable[[Hop], bool]) -> dict[Hop, int]:
+    """Streamed matrices and what follows from them row by row, with the columns of the widest of these matrices."""
+    flowing: dict[Hop, int] = {}
+    for hop in order:
+        if streamed(hop):
+            flowing[hop] = hop.facts.cols or 1
+        elif _rows_of(hop) and can_align(hop) and any(each in flowing for each in hop.inputs):
+            flowing[hop] = max(flowing.get(each, 0) for each in hop.inputs)
+    return flowing
+
+
+def _rows(order: Sequence[Hop], flowing: Mapping[Hop, int]) -> Rows:
+    """The rows over which each operator could be scanned."""
+    rows: Rows = {}
+    for hop in order:
+        rows[hop] = _rows_of(hop)
+        if hop.op == "tmatmul" and is_sparse(hop.inputs[0].facts) and hop.inputs[1] in flowing:
+            rows[hop] = hop.inputs[0].facts.rows
+    return rows
+
+
+def _rows_of(hop: Hop) -> int | None:
     if any(is_sparse(each.facts) for each in (hop, *hop.inputs) if each.facts.is_matrix) or is_sparse(hop.facts):
         return None
     if can_fold(hop):
@@ -114,7 +153,7 @@ def _rows(hop: Hop) -> int | None:
     return rows if rows is not None and rows > 1 else None
 
 
-def _connected(order: Sequence[Hop], stages: dict[Hop, int]) -> list[list[Hop]]:
+def _connected(order: Sequence[Hop], stages: dict[Hop, int], rows_of: Rows) -> list[list[Hop]]:
     """Operators of one stage and number of rows that share what they read or make."""
     parent: dict[Hop, Hop] = {}
 
@@ -128,7 +167,7 @@ def _connected(order: Sequence[Hop], stages: dict[Hop, int]) -> list[list[Hop]]:
         if hop not in stages:
             continue
         parent[hop] = hop
-        rows = _rows(hop) or 0
+        rows = rows_of[hop] or 0
         for each in (hop, *aligned_inputs(hop, rows)):
             key = (stages[hop], rows, each)
             other = first.setdefault(key, hop)
@@ -139,13 +178,42 @@ def _connected(order: Sequence[Hop], stages: dict[Hop, int]) -> list[list[Hop]]:
     return list(groups.values())
 
 
-def _scan(members: Sequence[Hop], order: Sequence[Hop], roots: Sequence[Hop]) -> Scan:
-    inside = set(members)
+def _scan(members: Sequence[Hop], order: Sequence[Hop], roots: Sequence[Hop], rows_of: Rows) -> Scan:
     folds = [hop for hop in members if can_fold(hop)]
     aligned = [hop for hop in members if hop not in set(folds)]
-    scan = Scan(_rows(members[0]) or 0, aligned, folds)
-    wanted = set(roots)
-    for hop in order:
-        wanted.update(constant_inputs(hop, scan.rows) if hop in inside else hop.inputs)
-    scan.stored = [hop for hop in aligned if hop in wanted]
+    scan = Scan(rows_of[members[0]] or 0, aligned, folds)
+    scan.stored = _stored(scan, [scan], order, roots)
     return scan
+
+
+def _stored(scan: Scan, scans: Sequence[Scan], order: Sequence[Hop], roots: Sequence[Hop]) -> list[Hop]:
+    """The aligned values that others need as matrices, or that a scan which does not make them reads."""
+    wanted = set(roots)
+    inside = [(each, set(each.members)) for each in scans]
+    for hop in order:
+        readers = [(each, members) for each, members in inside if hop in members]
+        for reader, members in readers:
+            wanted.update(constant_inputs(hop, reader.rows))
+            wanted.update(each for each in hop.inputs if each not in members)
+        if not readers:
+            wanted.update(hop.inputs)
+    return [hop for hop in scan.aligned if hop in wanted and hop not in scan.again]
+
+
+def _make_again(scans: Sequence[Scan], flowing: Mapping[Hop, int]) -> bool:
+    """Have scans over a table make anew what an earlier one made, where keeping it takes memory like the table itself."""
+
+    def is_wide(hop: Hop) -> bool:
+        cols = hop.facts.cols or 1
+        return bool(hop.inputs) and hop in flowing and cols > 1 and cols * WIDE >= flowing[hop]
+
+    for scan in scans:
+        waiting = [source for source in scan.sources if is_wide(source)]
+        while waiting:
+            hop = waiting.pop()
+            if hop not in scan.aligned:
+                scan.aligned.append(hop)
+                scan.again.append(hop)
+                waiting += [each for each in aligned_inputs(hop, scan.rows) if is_wide(each)]
+        scan.aligned.sort(key=lambda hop: hop.number)
+    return any(scan.again for scan in scans)

@@ -42,19 +42,20 @@ def optimise(roots: Sequence[Hop], dag: Dag, rules: Sequence[Rule], price: Price
 
     `price` gives the seconds of one operator, its inputs given. A candidate is applied if what becomes unused by it costs more
     than what it adds; operators that others use too do not become unused. Each pass must lower the cost of the block, so it
-    ends. Cost: passes * operators * rules that match; about 10 us an operator.
+    ends. `price` is asked often for one hop and should remember.
+
+    Cost: passes * operators * rules that match; about 10 us an operator.
     """
     by_operator: dict[str, list[Rule]] = {}
     for rule in rules:
         for op in rule.operators:
             by_operator.setdefault(op, []).append(rule)
-    priced = _memoised(price)
     weighed = Weighed()
     current = list(roots)
     for _ in range(PASSES):
-        improved, applied, rejected = _Pass(dag, by_operator, priced).run(current)
+        improved, applied, rejected = _Pass(dag, by_operator, price).run(current)
         weighed.rejected = rejected  # those of the last pass: what still stands
-        if not applied or total(improved, priced) >= total(current, priced):
+        if not applied or total(improved, price) >= total(current, price):
             break
         weighed.applied += applied
         current = improved
@@ -166,15 +167,3 @@ class _Pass:
             self.uses[each] -= 1
             if self.uses[each] <= 0 and each in self.live:
                 self._drop(each)
-
-
-def _memoised(price: Price) -> Price:
-    known: dict[Hop, float] = {}
-
-    def priced(hop: Hop) -> float:
-        found = known.get(hop)
-        if found is None:
-            found = known[hop] = price(hop)
-        return found
-
-    return priced

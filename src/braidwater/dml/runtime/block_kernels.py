@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from braidwater.dml.hops.facts import is_csr
 from braidwater.dml.values import Array
 
 BlockKernel = Callable[..., Any]
@@ -72,6 +73,19 @@ def _columns(a: Array, first_row: Any, last_row: Any, first: Any, last: Any, out
     out[...] = a[:, int(first) - 1 : int(last)]
 
 
+def _beside(*parts_and_out: Array) -> None:
+    *parts, out = parts_and_out
+    begin = 0
+    for part in parts:
+        out[:, begin : begin + part.shape[1]] = part
+        begin += part.shape[1]
+
+
+def _replaced(a: Array, pattern: float, new: float, out: Array) -> None:
+    out[...] = a
+    np.copyto(out, new, where=np.isnan(a) if pattern != pattern else np.equal(a, pattern))
+
+
 def _row_sums(a: Array, out: Array) -> None:
     if (
         a.flags.c_contiguous and a.shape[1] > 1
@@ -115,12 +129,13 @@ MAPS: Mapping[str, BlockKernel] = {
     "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.true_divide, "^": _power, "square": _square,
     "%%": np.fmod, "%/%": _quotient,
     "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "==": np.equal, "!=": np.not_equal,
-    "&": np.logical_and, "|": np.logical_or, "!": np.logical_not, "neg": np.negative,
+    "&": np.logical_and, "|": np.logical_or, "xor": np.logical_xor,
+    "is.nan": np.isnan, "is.na": np.isnan, "is.infinite": np.isinf, "!": np.logical_not, "neg": np.negative,
     "pmin": _smaller, "pmax": _larger,
     "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "abs": np.abs, "round": _round, "floor": np.floor, "ceil": np.ceil,
     "sign": np.sign, "sin": np.sin, "cos": np.cos, "tan": np.tan, "tanh": np.tanh, "sinh": np.sinh, "cosh": np.cosh,
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sigmoid": _sigmoid, "ifelse": _ifelse,
-    "matmul": _matmul, "matmult": _matmult, "index": _columns,
+    "matmul": _matmul, "matmult": _matmult, "index": _columns, "cbind": _beside, "replace": _replaced,
     "rowSums": _row_sums, "rowMeans": _row_means,
     "rowMins": _row_reduction(np.minimum), "rowMaxs": _row_reduction(np.maximum),
     "rowIndexMax": _row_place(np.greater_equal), "rowIndexMin": _row_place(np.less_equal),
@@ -148,7 +163,9 @@ def _col_sums(a: Array) -> Any:
     return a.sum(axis=0, keepdims=True)
 
 
-def _tmatmul(a: Array, b: Array) -> Any:
+def _tmatmul(a: Any, b: Array) -> Any:
+    if is_csr(a):  # rows of a table that are added up by group, say
+        return a.T @ b
     if b.shape[1] == 1:
         return np.dot(b[:, 0], a)[:, None]
     if a.shape[1] == 1:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from braidwater.dml.context import Context
 from braidwater.dml.hops import Dag, Hop, reachable
 from braidwater.dml.plan.cost import seconds
 from braidwater.dml.plan.scan import Scan
-from braidwater.dml.plan.scans import form_scans
+from braidwater.dml.plan.scans import THREADED, form_scans, work
 from braidwater.dml.plan.signature import abstracted
 from braidwater.dml.rewrites import optimise, rules, total
 from braidwater.dml.runtime.kernels import ALL, Kernel, kernel_of
@@ -33,6 +33,7 @@ def compile_block(order: Sequence[Hop], roots: Sequence[Hop], streamed: frozense
     """
     dag = Dag(ALL)
 
+    @cache
     def price(hop: Hop) -> float:
         whole = hop.op == "t" and hop.inputs[0].attributes.get("name") in streamed
         return GATHERED if whole else seconds(hop)
@@ -90,8 +91,8 @@ def _runner(unit: Unit, streamed: frozenset[str]) -> tuple[Kernel, str, tuple[Ho
 
 
 def _scan_runner(scan: Scan, from_disk: bool) -> Kernel:
-    compiled = CompiledScan(scan, by_columns=from_disk)
-    sources = len(scan.sources)
+    compiled = CompiledScan(scan, streamed=from_disk)
+    sources, threaded = len(scan.sources), work(scan) >= THREADED
 
     def run(values: list[Any], context: Context) -> list[Any]:
         if from_disk:
@@ -99,7 +100,8 @@ def _scan_runner(scan: Scan, from_disk: bool) -> Kernel:
 
             return run_streamed(compiled, values[:sources], values[sources:], context)
         _gather(values, sources, scan.constants, context)
-        return compiled.run(values[:sources], values[sources:], partial(run_parts, threads=context.threads))
+        threads = context.threads if threaded else 1
+        return compiled.run(values[:sources], values[sources:], partial(run_parts, threads=threads))
 
     return run
 
@@ -108,6 +110,10 @@ def _in_memory(kernel: Kernel, hop: Hop) -> Kernel:
     """A kernel that has no form for streamed matrices: they are gathered, if they fit."""
 
     def run(values: list[Any], context: Context) -> list[Any]:
+        if hop.op == "index":
+            from braidwater.dml.runtime.streamed import some_rows
+
+            return [some_rows(values[0], [int(bound) for bound in values[1:]], context, hop)]
         _gather(values, 0, [hop] * len(values), context)
         return kernel(values, context)
 
@@ -125,7 +131,7 @@ def _gather(values: list[Any], begin: int, hops: Sequence[Hop], context: Context
 
 def _scheduled(order: Sequence[Hop], scans: Sequence[Scan]) -> list[Unit]:
     """Units, what they need first, otherwise in the order of the script."""
-    unit_of: dict[Hop, Unit] = {hop: scan for scan in scans for hop in scan.members}
+    unit_of: dict[Hop, Unit] = {hop: scan for scan in scans for hop in scan.members if hop not in scan.again}
     units: dict[int, Unit] = {}
     for hop in order:
         if hop.op not in ("leaf", "literal"):

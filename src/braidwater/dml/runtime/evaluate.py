@@ -14,6 +14,7 @@ from braidwater.dml.context import Context
 from braidwater.dml.hops import Dag, Hop, reachable
 from braidwater.dml.plan.signature import signature
 from braidwater.dml.runtime.compile import compile_block
+from braidwater.dml.runtime.deferred import deferred, expanded, has_deferred, note, to_defer
 from braidwater.dml.runtime.pool import Pool
 from braidwater.dml.runtime.program import Program
 from braidwater.dml.runtime.workers import blas
@@ -30,18 +31,42 @@ def evaluate(dag: Dag, roots: Sequence[Hop], context: Context) -> list[Any]:
     for the last time (or changed in place). Raises the errors of operators with their place in the script. Cost beside the
     operators': about 2 us each, and a plan (milliseconds) for operators, sizes or formats that were not met before.
     """
+    if any(map(is_streamed, dag.values.values())):
+        return _over_tables(dag, roots, context)
+    return _evaluated(dag, roots, context)
+
+
+def _over_tables(dag: Dag, roots: Sequence[Hop], context: Context) -> list[Any]:
+    """The values of a block that reads tables: what is as long as a table, and too large to hold, is an expression."""
+    if has_deferred(dag):
+        dag, roots = expanded(dag, roots)
+    late, needed = to_defer(dag, reachable(roots), roots, context)
+    if not late:
+        return _evaluated(dag, roots, context)
+    leaves = dict(dag.values)
+    now = list(dict.fromkeys([*(root for root in roots if root not in late), *needed]))
+    found = dict(zip(now, _evaluated(dag, now, context) if now else (), strict=True))
+    expressions = {root: deferred(dag, leaves, root, found) for root in late}
+    if context.explain is not None:
+        for expression in expressions.values():
+            context.explain.note(note(expression))
+    return [expressions[root] if root in expressions else found[root] for root in roots]
+
+
+def _evaluated(dag: Dag, roots: Sequence[Hop], context: Context) -> list[Any]:
     order = reachable(roots)
     key = signature(order, roots, dag.values)
     reuse = pool_of(context).reuse
     if key is not None:
-        reduced = reuse.reduced(dag, order, roots, key, lambda part, wanted: _computed(part, wanted, context))
+        reduced = reuse.reduced(dag, order, roots, key, lambda part, wanted: computed(part, wanted, context))
         if reduced is not None:
             dag.values.clear()
-            return _computed(*reduced, context)
+            return computed(*reduced, context)
     return _planned_and_run(dag, order, roots, key, context)
 
 
-def _computed(dag: Dag, roots: Sequence[Hop], context: Context) -> list[Any]:
+def computed(dag: Dag, roots: Sequence[Hop], context: Context) -> list[Any]:
+    """As `evaluate`, but every root is computed, however large, and nothing is looked for that was computed before."""
     order = reachable(roots)
     return _planned_and_run(dag, order, roots, signature(order, roots, dag.values), context)
 

@@ -12,6 +12,7 @@ from braidwater.dml.context import Context
 from braidwater.dml.hops import Hop
 from braidwater.dml.hops.facts import is_csr
 from braidwater.dml.operators import OPERATORS
+from braidwater.dml.operators.cellwise import BINARY
 from braidwater.dml.operators.indexing import assign
 from braidwater.dml.plan.cost import CELLWISE
 from braidwater.dml.rewrites import FUSED
@@ -32,6 +33,8 @@ def kernel_of(hop: Hop) -> Kernel:
     """The kernel of one operator: takes the inputs' values, returns a list with its value."""
     if hop.op in CELLWISE and hop.op in MAPS and hop.facts.is_matrix and hop.facts.known:
         return _cellwise(hop)
+    if hop.op in BINARY and not any(each.facts.is_matrix for each in hop.inputs):
+        return _of_numbers(hop)
     if hop.op in THREADED and _flops(hop) > MANY_FLOPS:
         return _threaded(hop)
     if hop.op == "matmul":
@@ -46,6 +49,17 @@ def _plain(hop: Hop) -> Kernel:
 
     def run(values: list[Any], context: Context) -> list[Any]:
         return [kernel(values, attributes)]
+
+    return run
+
+
+def _of_numbers(hop: Hop) -> Kernel:
+    """Arithmetic of two numbers: nothing to check, nothing to unpack."""
+    function, is_power = BINARY[hop.op][0], hop.op == "^"
+
+    def run(values: list[Any], context: Context) -> list[Any]:
+        a, b = values
+        return [float(function(float(a) if is_power else a, b))]  # numpy refuses integers to negative powers
 
     return run
 

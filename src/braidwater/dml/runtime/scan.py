@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from operator import itemgetter
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from braidwater.dml.hops.facts import Facts, is_csr
 from braidwater.dml.plan.scan import FIRST_ONLY, NARROW, PARTS, PRODUCTS, Scan, aligned_inputs, constant_inputs
 from braidwater.dml.runtime.block_kernels import FOLDS, MAPS, finished
 from braidwater.dml.values import Array
+
+Registers: TypeAlias = list[Any]
 
 
 class RunsParts(Protocol):
@@ -23,10 +26,11 @@ class RunsParts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Map:
-    """An aligned operator: its kernel, registers of its inputs, its register, width and order of its buffer."""
+    """An aligned operator: its kernel, what takes its inputs and its buffer out of the registers; the buffer's register,
+    width and order."""
 
     kernel: Any
-    inputs: tuple[int, ...]
+    arguments: Callable[[Registers], Sequence[Any]]
     out: int
     width: int
     narrow: bool
@@ -37,82 +41,98 @@ class _Fold:
     op: str
     kernel: Any
     merge: Any
-    inputs: tuple[int, ...]
+    arguments: Callable[[Registers], Sequence[Any]]
     cols: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """An aligned value that is kept: its register and width, and whether its kernel writes into place."""
+
+    place: int
+    cols: int
+    direct: bool
 
 
 class CompiledScan:
     """A scan as registers: sources first, then constants, then aligned values.
 
     `run(sources, constants, on_threads)` takes the values of `scan.sources` and `scan.constants` and returns those of
-    `scan.stored` and `scan.folds`. It may be called from several threads. `by_columns` says that the blocks of sources lie column
-    by column, as those of a table do.
+    `scan.stored` and `scan.folds`. It may be called from several threads. `streamed` says that blocks of sources are made from a
+    table, and lie column by column.
     """
 
-    def __init__(self, scan: Scan, by_columns: bool = False) -> None:
+    def __init__(self, scan: Scan, streamed: bool = False) -> None:
         self.scan = scan
         sources, constants = scan.sources, scan.constants
         register = {hop: place for place, hop in enumerate(sources)}
         fixed = {hop: len(sources) + place for place, hop in enumerate(constants)}
-        narrow = dict.fromkeys(sources, by_columns)
+        narrow = dict.fromkeys(sources, streamed)
         self.maps: list[_Map] = []
         for hop in scan.aligned:
             register[hop] = len(sources) + len(constants) + len(self.maps)
             narrow[hop] = _by_columns(hop, narrow, scan.rows)
-            inputs = tuple(_registers(hop, register, fixed, scan.rows))
-            self.maps.append(_Map(_kernel(hop), inputs, register[hop], hop.facts.cols or 1, narrow[hop]))
+            places = [*_registers(hop, register, fixed, scan.rows), register[hop]]
+            self.maps.append(_Map(_kernel(hop), _taking(places), register[hop], hop.facts.cols or 1, narrow[hop]))
         self.folds = [
-            _Fold(hop.op, *FOLDS[hop.op], tuple(register[each] for each in hop.inputs), hop.inputs[0].facts.cols or 1)
+            _Fold(
+                hop.op, *FOLDS[hop.op], _taking([register[each] for each in hop.inputs]), hop.inputs[0].facts.cols or 1
+            )
             for hop in scan.folds
         ]
-        self.stored = [(register[hop], hop.facts.cols or 1) for hop in scan.stored]
-        self.registers = len(sources) + len(constants) + len(self.maps)
-        self.block_rows = scan.block_rows
+        self.stored = [
+            _Stored(register[hop], hop.facts.cols or 1, hop.facts.cols == 1 or not narrow[hop]) for hop in scan.stored
+        ]
+        self._sparse = frozenset(register[source] for source in sources if _stays_sparse(source, scan))
+        self.block_rows = scan.streamed_block_rows if streamed else scan.block_rows
 
     def run(self, sources: Sequence[Any], constants: Sequence[Any], on_threads: RunsParts) -> list[Any]:
         rows = self.scan.rows
-        matrices = [source.toarray() if is_csr(source) else source for source in sources]
+        matrices = [self.readable(place, source) for place, source in enumerate(sources)]
         fixed = [each.toarray() if is_csr(each) else each for each in constants]
-        stored = [np.empty((rows, cols)) for _, cols in self.stored]
+        stored = [np.empty((rows, each.cols)) for each in self.stored]
         step = self._part_rows()
         states: list[list[Any]] = [[] for _ in range(-(-rows // step))]
         idle: list[Buffers] = []
 
         def run_part(part: int) -> None:
-            buffers = idle.pop() if idle else self.buffers()
+            buffers = idle.pop() if idle else self.buffers(fixed)
+            state: list[Any] = []
             for begin in range(part * step, min((part + 1) * step, rows), self.block_rows):
                 end = min(begin + self.block_rows, (part + 1) * step, rows)
                 blocks = [matrix[begin:end] for matrix in matrices]
-                states[part] = self.step(buffers, blocks, fixed, states[part], [out[begin:end] for out in stored])
+                state = self.step(buffers, blocks, state, [out[begin:end] for out in stored])
+            states[part] = state
             idle.append(buffers)
 
         on_threads(run_part, len(states))
         return [*stored, *self.final(states)]
+
+    def readable(self, place: int, source: Any) -> Any:
+        """A source in the form that its operators read."""
+        return source.toarray() if is_csr(source) and place not in self._sparse else source
 
     def _part_rows(self) -> int:
         """Rows of a part: whole blocks; parts follow from the rows alone, so that a result does not depend on threads."""
         blocks = -(-self.scan.rows // self.block_rows)
         return -(-blocks // min(PARTS, blocks)) * self.block_rows
 
-    def buffers(self) -> Buffers:
+    def buffers(self, constants: Sequence[Any]) -> Buffers:
         """What one thread needs."""
-        return Buffers(self.maps, self.block_rows)
+        return Buffers(self.maps, constants, self.block_rows)
 
-    def step(
-        self,
-        buffers: Buffers,
-        blocks: Sequence[Array],
-        constants: Sequence[Any],
-        states: list[Any],
-        stored: Sequence[Array],
-    ) -> list[Any]:
-        """One block: aligned values into buffers, those that are stored into place, folds into the states of the part."""
-        registers: list[Any] = [*blocks, *constants, *buffers.views(len(blocks[0]))]
+    def step(self, buffers: Buffers, blocks: Sequence[Array], states: list[Any], stored: Sequence[Array]) -> list[Any]:
+        """One block: aligned values into buffers, or into place if they are stored, folds into the states of the part."""
+        registers = buffers.registers(blocks)
+        for kept, out in zip(self.stored, stored, strict=True):
+            if kept.direct:
+                registers[kept.place] = out
         for each in self.maps:
-            each.kernel(*[registers[place] for place in each.inputs], registers[each.out])
-        for (place, _), out in zip(self.stored, stored, strict=True):
-            out[...] = registers[place]
-        found = [fold.kernel(*[registers[place] for place in fold.inputs]) for fold in self.folds]
+            each.kernel(*each.arguments(registers))
+        for kept, out in zip(self.stored, stored, strict=True):
+            if not kept.direct:
+                out[...] = registers[kept.place]
+        found = [fold.kernel(*fold.arguments(registers)) for fold in self.folds]
         return self.merged(states, found) if states else found
 
     def merged(self, one: list[Any], other: list[Any]) -> list[Any]:
@@ -132,14 +152,22 @@ class CompiledScan:
 class Buffers:
     """What one thread writes blocks of aligned values into."""
 
-    def __init__(self, maps: Sequence[_Map], rows: int) -> None:
+    def __init__(self, maps: Sequence[_Map], constants: Sequence[Any], rows: int) -> None:
         self._rows = rows
         self._whole = [np.empty((each.width, rows)).T if each.narrow else np.empty((rows, each.width)) for each in maps]
+        self._constants = constants
 
-    def views(self, rows: int) -> list[Array]:
-        if rows == self._rows:
-            return self._whole
-        return [_first(buffer, rows) for buffer in self._whole]
+    def registers(self, blocks: Sequence[Array]) -> Registers:
+        """Sources, constants, and room for aligned values of as many rows as the sources have."""
+        rows = blocks[0].shape[0]
+        room = self._whole if rows == self._rows else [_first(buffer, rows) for buffer in self._whole]
+        return [*blocks, *self._constants, *room]
+
+
+def _stays_sparse(source: Hop, scan: Scan) -> bool:
+    """Whether all that read it take sparse rows: the left of ``t(A) %*% B``."""
+    readers = [hop for hop in scan.members if source in hop.inputs]
+    return all(hop.op == "tmatmul" and hop.inputs[1] is not source for hop in readers)
 
 
 def _first(buffer: Array, rows: int) -> Array:
@@ -172,3 +200,8 @@ def _kernel(hop: Hop) -> Any:
 
 def _is_two(facts: Facts) -> bool:
     return facts.kind == "scalar" and facts.value == 2 and not isinstance(facts.value, bool)
+
+
+def _taking(places: Sequence[int]) -> Callable[[Registers], Sequence[Any]]:
+    """What takes these places out of the registers: the fastest that Python has, since it runs for every operator and block."""
+    return itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))

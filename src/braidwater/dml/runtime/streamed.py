@@ -11,14 +11,17 @@ from braidwater.aggregates import Aggregate
 from braidwater.blocks import BlockSource
 from braidwater.blocks.base import Array, Block
 from braidwater.dml.context import Context
-from braidwater.dml.hops import Hop, to_text
+from braidwater.dml.hops import Dag, Facts, Hop, to_text
+from braidwater.dml.operators.indexing import index_facts
+from braidwater.dml.runtime.deferred import DeferredMatrix, copied
+from braidwater.dml.runtime.evaluate import computed
 from braidwater.dml.runtime.scan import CompiledScan
 from braidwater.dml.values import is_streamed
 from braidwater.encoding.design import Design
 from braidwater.encoding.encoding import Encoding
 from braidwater.engines import LocalEngine
 from braidwater.errors import BudgetError
-from braidwater.options import format_bytes, options
+from braidwater.options import current_options, format_bytes, options
 from braidwater.tables import Table
 
 PASSES = (
@@ -26,13 +29,16 @@ PASSES = (
 )
 
 
+LEAST = 32 * 10**6  # bytes that readers take at any rate
+
+
 class TableMatrix:
     """The columns of a table as a matrix ``(rows, columns)`` of doubles that is never held as a whole.
 
     `columns` are names (all of the table by default), in the order of the matrix. Cells must be numbers or truth values and not
     NULL. Rows are those of the table in its own order. The first scan reads the table and keeps typed blocks (in memory while
-    they take at most a quarter of the memory option, else in the block cache); later ones read the blocks. Close it, or use it
-    in a ``with`` block, to let go of them.
+    they take at most a quarter of `memory`, by default the memory option, else in the block cache); later ones read the blocks.
+    Close it, or use it in a ``with`` block, to let go of them.
 
     >>> import pyarrow as pa
     >>> from braidwater.tables import table
@@ -43,12 +49,13 @@ class TableMatrix:
 
     is_streamed_matrix = True
 
-    def __init__(self, table: Table, columns: Sequence[str] | None = None) -> None:
+    def __init__(self, table: Table, columns: Sequence[str] | None = None, *, memory: int | None = None) -> None:
         self.table = table
         self.columns = tuple(columns or table.column_names)
         fitted = Encoding(features=list(self.columns)).fit(table)
         self.design: Design = fitted.design
-        self.source = BlockSource(table, fitted, passes=PASSES)
+        with options(memory=_for_blocks(memory)):
+            self.source = BlockSource(table, fitted, passes=PASSES)
         self.shape = (table.statistics([]).rows, self.design.width)
 
     @property
@@ -77,7 +84,11 @@ def run_streamed(
     driver = max(streams, key=lambda place: sources[place].bytes)
     leaves = compiled.scan.sources
     held = [
-        None if place == driver else gathered(source, context, leaves[place]) if is_streamed(source) else _dense(source)
+        None
+        if place == driver
+        else gathered(source, context, leaves[place])
+        if is_streamed(source)
+        else compiled.readable(place, source)
         for place, source in enumerate(sources)
     ]
     whole = [gathered(each, context, hop) if is_streamed(each) else _dense(each)
@@ -91,8 +102,10 @@ def run_streamed(
     return [*stored, *compiled.final([states])]
 
 
-def gathered(matrix: TableMatrix, context: Context, hop: Hop) -> Array:
+def gathered(matrix: TableMatrix | DeferredMatrix, context: Context, hop: Hop) -> Any:
     """A streamed matrix as an array. Raises BudgetError, with the operator that needs it whole, where it does not fit."""
+    if isinstance(matrix, DeferredMatrix):
+        return _whole(matrix, context)
     if matrix.bytes > context.memory:
         place = f" ({hop.span.file}:{hop.span.line})" if hop.span else ""
         raise BudgetError(
@@ -105,8 +118,25 @@ def gathered(matrix: TableMatrix, context: Context, hop: Hop) -> Array:
     return out
 
 
+def some_rows(matrix: TableMatrix, bounds: Sequence[int], context: Context, hop: Hop) -> Any:
+    """The cells between bounds (first and last row, first and last column, from 1) of a table, by a pass over it."""
+    first, last, left, right = bounds
+    index_facts([Facts.of(matrix), *map(Facts.scalar, bounds)], {})
+    if (last - first + 1) * matrix.shape[1] * 8 > context.memory:
+        return np.array(gathered(matrix, context, hop)[first - 1 : last, left - 1 : right], order="C")
+    out = np.empty((last - first + 1, matrix.shape[1]))
+    _over_blocks(matrix, _CopyRows(matrix.design, out, first - 1), context, aligned=True)
+    return np.array(out[:, left - 1 : right], order="C")
+
+
+def _whole(matrix: DeferredMatrix, context: Context) -> Any:
+    """The cells of an expression, by a scan that stores them."""
+    dag = Dag(matrix.dag.operators)
+    return computed(dag, [copied(matrix.dag, matrix.hop, dag, {})], context)[0]
+
+
 def _over_blocks(matrix: TableMatrix, aggregate: Aggregate[Any, Any], context: Context, aligned: bool) -> Any:
-    with options(workers=context.threads):
+    with options(workers=context.threads, memory=_for_blocks(context.memory)):
         engine = LocalEngine()
         if aligned and matrix.source.store is None:
             engine.aggregate(matrix.source, _Nothing())  # rows have their final numbers from the second pass on
@@ -122,6 +152,11 @@ def _room(rows: int, hop: Hop, context: Context) -> Array:
             f"{format_bytes(context.memory)}. Raise it, or sum over the rows before the value is used elsewhere."
         )
     return np.empty((rows, hop.facts.cols or 1))
+
+
+def _for_blocks(memory: int | None) -> int:
+    """The memory option for readers and kept blocks."""
+    return current_options().memory if memory is None else max(memory, LEAST)
 
 
 def _dense(value: Any) -> Any:
@@ -145,14 +180,20 @@ class _Nothing(Aggregate[None, None]):
 
 
 class _CopyRows(_Nothing):
-    """Writes the rows of a table into an array."""
+    """Writes the rows of a table from `first` (0 is the first) on into an array, as many as it has."""
 
-    def __init__(self, design: Design, out: Array) -> None:
+    def __init__(self, design: Design, out: Array, first: int = 0) -> None:
         self.design = design
         self.out = out
+        self.first = first
 
     def transition(self, state: None, block: Block) -> None:
-        self.out[block.start : block.start + block.rows] = self.design.dense(block).T
+        begin, end = (
+            min(max(place - self.first, 0), len(self.out)) for place in (block.start, block.start + block.rows)
+        )
+        if begin < end:
+            skipped = self.first + begin - block.start
+            self.out[begin:end] = self.design.dense(block, slice(skipped, skipped + end - begin)).T
 
 
 class _ScanRows(Aggregate[list[Any], list[Any]]):
@@ -178,13 +219,13 @@ class _ScanRows(Aggregate[list[Any], list[Any]]):
         return []
 
     def transition(self, state: list[Any], block: Block) -> list[Any]:
-        buffers = self.compiled.buffers()
+        buffers = self.compiled.buffers(self.constants)
         for begin in range(0, block.rows, self.compiled.block_rows):
             end = min(begin + self.compiled.block_rows, block.rows)
             rows = slice(block.start + begin, block.start + end)
             blocks: list[Any] = [None if each is None else each[rows] for each in self.held]
             blocks[self.driver] = self.design.dense(block, slice(begin, end)).T
-            state = self.compiled.step(buffers, blocks, self.constants, state, [out[rows] for out in self.stored])
+            state = self.compiled.step(buffers, blocks, state, [out[rows] for out in self.stored])
         return state
 
     def merge(self, state: list[Any], other: list[Any]) -> list[Any]:

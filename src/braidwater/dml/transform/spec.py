@@ -38,7 +38,7 @@ def parse_spec(text: str, names: list[str]) -> list[ColumnSpec]:
     Raises DMLValueError for what is no specification, DMLNameError for a column that is not there.
     """
     try:
-        spec = _loaded(text)
+        spec = loaded(text)
     except ValueError as error:
         raise DMLValueError(f"The specification is no JSON: {error}.", hint='{"ids": true, "recode": [1, 2]}') from None
     if not isinstance(spec, dict):
@@ -74,7 +74,7 @@ def parse_spec(text: str, names: list[str]) -> list[ColumnSpec]:
     return [ColumnSpec(**each) for each in found]
 
 
-def _loaded(text: str) -> Any:
+def loaded(text: str) -> Any:
     """JSON, also as scripts write it: single quotes, names without any."""
     try:
         return json.loads(text)

@@ -212,6 +212,11 @@ def _server() -> _ForkServer:
         return _running[0]
 
 
+def running() -> bool:
+    """Whether a fork server has been started, so that a worker is up in a tenth of a second."""
+    return bool(_running) and _running[0].lives
+
+
 @atexit.register
 def _end() -> None:
     for server in _running:

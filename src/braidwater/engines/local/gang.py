@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import cloudpickle
 
 from braidwater.blocks.source import BlockSource
+from braidwater.engines.address import LOCAL
 from braidwater.engines.base import TIMEOUT, Member, OnLoss
 from braidwater.engines.local.fork_server import Start, WorkerProcess
 from braidwater.engines.local.gang_member import START_SECONDS, Assignment
@@ -43,7 +44,7 @@ def run_gang(
     on_loss: OnLoss = "restart",
     timeout: float = TIMEOUT,
     start: Start = WorkerProcess,
-    host: str = "127.0.0.1",
+    host: str = LOCAL,
     threads: int | None = None,
     available: Callable[[int], int] | None = None,
 ) -> list[Result]:

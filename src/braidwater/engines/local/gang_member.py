@@ -21,6 +21,7 @@ import cloudpickle
 from threadpoolctl import threadpool_limits
 
 from braidwater.blocks.source import BlockSource
+from braidwater.engines.address import LOCAL, interface_of, own_address
 from braidwater.engines.base import Member, OnLoss
 from braidwater.engines.phase import enter, phase
 from braidwater.events import Event, as_record, listen
@@ -42,7 +43,7 @@ class Assignment:
     timeout: float
     on_loss: OnLoss
     port: int
-    host: str = "127.0.0.1"
+    host: str = LOCAL
 
 
 def main(line: int) -> None:
@@ -98,9 +99,11 @@ def _leave_with_parent(connection: Connection) -> None:
 
 
 def _run(assignment: Assignment, rank: int, restarts: int, line: _Line) -> Any:
-    # read by gloo and OpenMP when they are loaded, so before torch is
-    if sys.platform == "linux" and assignment.host == "127.0.0.1":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    host = own_address(assignment.host, assignment.port)
+    # read by gloo and OpenMP when they are loaded, so before torch is; gloo would take the address that the name of this
+    # machine stands for, which on Debian is 127.0.1.1
+    if interface := interface_of(host):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     os.environ.setdefault("OMP_NUM_THREADS", str(assignment.threads))
     import torch
     import torch.distributed as dist
@@ -127,7 +130,7 @@ def _run(assignment: Assignment, rank: int, restarts: int, line: _Line) -> Any:
             timeout=timedelta(seconds=assignment.timeout),
         )
     enter("the beginning of its work")
-    member = Member(rank, assignment.size, emit, restarts, assignment.source, PrefixStore("member", store))
+    member = Member(rank, assignment.size, emit, restarts, assignment.source, PrefixStore("member", store), host)
     with options(**asdict(assignment.options)), listen(emit), threadpool_limits(assignment.threads, user_api="blas"):
         value = assignment.member(member)
     enter("the end of its work")

@@ -22,7 +22,8 @@ from braidwater.options import Options, current_options
 
 _LEAST_MEMORY = 32 * 10**6  # that `Options` accepts
 _MOVES = 3  # times that a task is begun anew because the machine of its worker was lost, whatever its `retries`
-_SLOW_TO_IMPORT = ("numpy", "pyarrow", "duckdb", "numba", "sklearn", "torch", "torch._dynamo", "torchmetrics")
+_SLOW_TO_IMPORT = ("numpy", "scipy.sparse", "scipy.linalg", "pyarrow", "duckdb", "numba", "sklearn", "torch", "torch._dynamo",
+                   "torchmetrics", "braidwater.dml")  # fmt: skip
 
 
 class LocalTasks(RunningTasks):

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from braidwater.engines.base import Way
 from braidwater.options import format_bytes
 
-# seconds, on two cores of an EPYC with pyspark 4.3; JOB, STAY and EXPORT from benchmarks/spark.py, ROUND and LOCAL_WRITE guessed
+# seconds, on two cores of an EPYC with pyspark 4.3: python benchmarks/spark_constants.py
 JOB = 0.3  # a job of Python workers that are warm
 STAY = 0.3  # the workers of an iteration, until all have called
-ROUND = 0.005  # a pass by workers that stay, beside the work
+ROUND = 0.0025  # a pass by workers that stay, beside the work
 READ = 1.4e-9  # a worker's core: a byte of numbers from Parquet to a block
 MEMORY = 0.15e-9  # ... of kept blocks
-EXPORT = 32e-9  # a core: a byte of numbers computed by Spark and written as Parquet
-LOCAL_WRITE = 4e-9  # a byte of numbers written as Parquet by this process
+EXPORT = 25e-9  # a core: a byte of numbers computed by Spark and written as Parquet
+LOCAL_WRITE = 2e-9  # a byte of numbers written as Parquet by this process
 FEW_PASSES = 3  # below that, workers that stay cost more than a job a pass
 SHARD_BYTES = 32 * 2**20
 

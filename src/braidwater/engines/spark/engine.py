@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -32,7 +36,7 @@ from braidwater.options import current_options
 from braidwater.tables.base import Table
 from braidwater.tables.missing import missing_count
 from braidwater.tables.parquet import ParquetTable
-from braidwater.tables.spark import SparkTable
+from braidwater.tables.spark import SparkTable, shared_folder
 from braidwater.tables.spark_session import start_session
 
 Result = TypeVar("Result")
@@ -185,6 +189,16 @@ class SparkEngine(Engine):
             self.aggregate(source, Nothing())
         assert source.store is not None
         return source.store
+
+    @cached_property
+    def shared_directory(self) -> Path | None:
+        """Of the shared folder a part of this engine's own; None while all of Spark is on this machine."""
+        if self.session.is_local:
+            return None
+        found = Path(shared_folder(self.spark)) / f"braidwater-{uuid4().hex}"
+        found.mkdir(parents=True)
+        weakref.finalize(self, shutil.rmtree, str(found), True)
+        return found
 
     def map_blocks(
         self, table: Table, function: Callable[[pa.RecordBatch], pa.RecordBatch], schema: pa.Schema, *, name: str

@@ -8,30 +8,31 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pyarrow.parquet as pq
-
 from braidwater.events import TableWritten, emit
 from braidwater.tables.base import Table
 from braidwater.tables.parquet import ParquetTable
-from braidwater.tables.spark import shared_folder
+from braidwater.tables.spark import parquet_writer, shared_folder
 
 _LEAST_ROWS = 1024
 
 
 def export(table: Table, spark: Any, unit_rows: int) -> ParquetTable:
-    """`table` as a Parquet file in the shared folder, until `table` is gone. A block of `unit_rows` rows is a row group."""
+    """`table` as a Parquet file in the shared folder, until that is gone. A block of `unit_rows` rows is a row group."""
     folder = Path(shared_folder(spark)) / f"braidwater-{uuid4().hex}"
     folder.mkdir(parents=True)
-    weakref.finalize(table, shutil.rmtree, str(folder), True)
+    unfinished = weakref.finalize(table, shutil.rmtree, str(folder), True)
     path = str(folder / "rows.parquet")
     rows = 0
     size = max(unit_rows, min(_LEAST_ROWS, unit_rows * (_LEAST_ROWS // max(unit_rows, 1) + 1)))
-    with pq.ParquetWriter(path, table.schema, compression="snappy") as writer:
+    with parquet_writer(path, table.schema) as writer:
         for batch in _of_size(table, size):
             writer.write_table(batch, row_group_size=size)
             rows += batch.num_rows
     emit(TableWritten(address=path, rows=rows))
-    return ParquetTable([path], name=table.name)
+    found = ParquetTable([path], name=table.name)
+    unfinished.detach()
+    weakref.finalize(found, shutil.rmtree, str(folder), True)
+    return found
 
 
 def _of_size(table: Table, rows: int) -> Any:

@@ -6,11 +6,13 @@ again by others, so it must keep no threads, no process group and no memory of a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from braidwater.engines.address import HOST
 from braidwater.engines.local.fork_server import WorkerProcess
 from braidwater.engines.spark.line import Line, call
 
@@ -30,7 +32,7 @@ class Host:
 
     def __call__(self, number: int) -> Iterator[bytes]:
         line = call(self.host, self.port, self.key, self.tickets[number])
-        process = WorkerProcess(self.function, preload=self.preload)
+        process = WorkerProcess(self.function, preload=self.preload, environment=_address())
         try:
             _carry(line, process)
         finally:
@@ -38,6 +40,12 @@ class Host:
             process.wait()
             line.close()
         return iter(())
+
+
+def _address() -> dict[str, str]:
+    """Where Spark was told which address of this machine others use, the gang is told too."""
+    told = os.environ.get(HOST) or os.environ.get("SPARK_LOCAL_IP")
+    return {HOST: told} if told else {}
 
 
 def _carry(line: Line, process: WorkerProcess) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import cloudpickle
 import pyarrow as pa
 
+from braidwater.engines.address import LOCAL
 from braidwater.errors import WorkerError
 from braidwater.tables.spark_session import short
 
@@ -60,6 +61,8 @@ class Session:
         """This machine, as the executors know it."""
         if self._host is not None:
             return self._host
+        if self.is_local:
+            return LOCAL
         found = self.setting("spark.driver.host") if self.classic else None
         return found or socket.gethostbyname(socket.gethostname())
 

@@ -2,21 +2,19 @@
 
 The cells that each turn touches are bounded by interval arithmetic over all turns at once, with the actual sizes: two accesses
 are independent if their rows, or their columns, never meet in different turns. What cannot be bounded counts as dependent.
-Turns run one after the other today; operators inside them use the threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from braidwater.dml.interpreter.intervals import Interval, bound, overlaps
 from braidwater.dml.interpreter.lazy import is_matrix_value, settled
-from braidwater.dml.interpreter.liveness import Liveness, read
+from braidwater.dml.interpreter.liveness import bodies, read
 from braidwater.dml.interpreter.scope import Scope
 from braidwater.dml.syntax import Span
 from braidwater.dml.syntax.nodes import (
@@ -33,14 +31,11 @@ from braidwater.dml.syntax.nodes import (
     While,
     walk,
 )
-from braidwater.errors import DMLTypeError, DMLValueError
+from braidwater.errors import DMLValueError
 
 if TYPE_CHECKING:
     from braidwater.dml.interpreter.interpreter import Interpreter
 
-OPTIONS = (
-    "check", "par", "mode", "taskpartitioner", "tasksize", "datapartitioner", "resultmerge", "opt", "log", "profile",
-)  # fmt: skip
 EVERYTHING = Interval(np.asarray(-np.inf), np.asarray(np.inf))
 
 
@@ -55,23 +50,13 @@ class Access:
     span: Span
 
 
-def check_dependencies(interpreter: Interpreter, loop: For, turns: Sequence[Any], scope: Scope) -> None:
-    """Raise DMLValueError where turns of a ``parfor`` may depend on one another; ``check=0`` trusts the script."""
-    for option in loop.options:
-        if option.name not in OPTIONS:
-            near = get_close_matches(option.name or "", OPTIONS, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(OPTIONS)}."
-            raise DMLTypeError(f"parfor has no option {option.name!r}.", option.span, hint=hint)
-        if option.name == "check" and not interpreter.expressions.scalar(option.value, scope):
-            return
+def check_dependencies(touched: Touched, loop: For, turns: Sequence[Any]) -> None:
+    """Raise DMLValueError where turns of a ``parfor`` may depend on one another."""
     if len(turns) < 2:
         return
-    walker = _Walker(interpreter, scope)
-    walker.known[loop.variable] = Interval.exactly(np.asarray(turns, dtype=np.float64))
-    walker.block(loop.body)
-    _refuse_carried(walker, loop)
-    for write in (each for each in walker.accesses if each.writes):
-        for other in walker.accesses:
+    _refuse_carried(touched, loop)
+    for write in (each for each in touched.accesses if each.writes):
+        for other in touched.accesses:
             if (
                 other.name == write.name
                 and overlaps(write.rows, other.rows, len(turns))
@@ -86,47 +71,48 @@ def check_dependencies(interpreter: Interpreter, loop: For, turns: Sequence[Any]
                 )
 
 
-def _refuse_carried(walker: _Walker, loop: For) -> None:
-    for name, span in walker.carried.items():
-        if name in walker.assigned:
+def _refuse_carried(touched: Touched, loop: For) -> None:
+    for name, span in touched.carried.items():
+        if name in touched.assigned:
             raise DMLValueError(
                 f"The turns of this parfor depend on one another: {name!r} is read before it is assigned, "
                 "so it comes from the turn before.",
                 span,
                 hint="Write for instead, or give each turn a cell of its own: result[i, 1] = ...",
             )
-    for name, span in walker.accumulated.items():
-        if name in walker.carried or name in walker.assigned:
+    for name, span in touched.accumulated.items():
+        if name in touched.carried or name in touched.assigned:
             raise DMLValueError(
                 f"{name!r} adds up over the turns of this parfor, and is read or assigned in it as well.",
                 span,
                 hint="Write for instead.",
             )
-    behind = _read_behind(walker.scope, loop)
-    for name in sorted(walker.assigned & behind):
+    behind = read_behind(touched.scope, loop)
+    for name in sorted(touched.assigned & behind):
         raise DMLValueError(
             f"{name!r} is assigned in every turn of this parfor and read behind it.",
             loop.span,
             hint="Which turn's value is meant? Write for instead.",
         )
-    written = {access.name for access in walker.accesses if access.writes}
-    for name in written & walker.assigned:
+    written = {access.name for access in touched.accesses if access.writes}
+    for name in written & touched.assigned:
         raise DMLValueError(
             f"This parfor assigns to {name!r} as a whole and to cells of it.", loop.span, hint="Write for instead."
         )
 
 
-def _read_behind(scope: Scope, loop: For) -> frozenset[str]:
+def read_behind(scope: Scope, loop: For) -> frozenset[str]:
+    """The variables whose value somebody asks for when the loop has ended."""
     liveness = scope.liveness
     if loop in scope.module.script.statements:  # where no outputs were named, all variables count as read
-        liveness = Liveness(scope.module.script.statements, scope.outputs)
+        liveness = scope.module.liveness_until(scope.outputs)
     return liveness.after(loop) - {loop.variable}
 
 
-class _Walker:
-    """Goes through a loop's body in order, and notes what is touched."""
+class Touched:
+    """What the turns of a loop read and write: its body is gone through in order, for all turns at once."""
 
-    def __init__(self, interpreter: Interpreter, scope: Scope) -> None:
+    def __init__(self, interpreter: Interpreter, loop: For, turns: Sequence[Any], scope: Scope) -> None:
         self.scope = scope
         self.interpreter = interpreter
         self.known: dict[str, Interval] = {}
@@ -139,6 +125,9 @@ class _Walker:
             value = settled(value)
             if isinstance(value, float | int):
                 self.known[name] = Interval.exactly(float(value))
+        self.known[loop.variable] = Interval.exactly(np.asarray(turns, dtype=np.float64))
+        self.sure.add(loop.variable)
+        self.block(loop.body)
 
     def block(self, statements: Sequence[Statement]) -> None:
         for statement in statements:
@@ -201,7 +190,7 @@ class _Walker:
         for statement in body:
             if isinstance(statement, Assign) and isinstance(statement.target, Name):
                 self.known.pop(statement.target.name, None)
-            for inner in _bodies(statement):
+            for inner in bodies(statement):
                 self.forget(inner)
 
     def reads(self, node: Expression) -> None:
@@ -250,9 +239,3 @@ def _hull(intervals: Sequence[Interval]) -> Interval:
     for each in intervals[1:]:
         found = found.hull(each)
     return found
-
-
-def _bodies(statement: Statement) -> list[Sequence[Statement]]:
-    if isinstance(statement, If):
-        return [*(branch.body for branch in statement.branches), statement.otherwise]
-    return [statement.body] if isinstance(statement, For | While) else []

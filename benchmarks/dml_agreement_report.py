@@ -1,0 +1,92 @@
+"""What became of the calls, as lines for the shell and as docs/dml-agreement.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dml_agreement import Verdict
+
+PAGE = Path(__file__).parent.parent / "docs" / "dml-agreement.md"
+WORDS = {
+    "agrees": "cell by cell the same",
+    "statistics": "random, and what is compared (a loss, a shape) is the same",
+    "differs": "another result",
+    "ours fails": "an error here alone",
+    "theirs fails": "an error there alone",
+    "both fail": "an error on both sides",
+    "not tried": "not tried",
+}
+GOOD = ("agrees", "statistics")
+
+
+def report(verdicts: Sequence[Verdict], functions: Sequence[str]) -> str:
+    """The counts of functions by the worst that happened to a call of each, and what is not called at all."""
+    kinds = by_function(verdicts)
+    missing = sorted(set(functions) - set(kinds))
+    counts = Counter(kinds[name] for name in kinds if name in functions)
+    lines = [f"{counts[kind]:4} {words}" for kind, words in WORDS.items() if counts[kind]]
+    good = sum(counts[kind] for kind in GOOD)
+    share = f"{good} of {len(functions)} functions run and agree ({good / max(len(functions), 1):.0%})."
+    return "\n".join([*lines, share, *([f"No call: {', '.join(missing)}"] if missing else [])])
+
+
+def by_function(verdicts: Iterable[Verdict]) -> dict[str, str]:
+    """For each function the worst of its calls."""
+    order = list(WORDS)
+    found: dict[str, str] = {}
+    for verdict in verdicts:
+        for name in verdict.case.functions:
+            found[name] = max(found.get(name, order[0]), verdict.kind, key=order.index)
+    return found
+
+
+def write_page(verdicts: Sequence[Verdict], functions: Sequence[str]) -> None:
+    """Write docs/dml-agreement.md."""
+    PAGE.write_text("\n".join([_HEAD, *_counts(verdicts, functions), *_exceptions(verdicts), *_random(verdicts), ""]))
+
+
+def _counts(verdicts: Sequence[Verdict], functions: Sequence[str]) -> list[str]:
+    kinds = by_function(verdicts)
+    counts = Counter(kinds[name] for name in functions if name in kinds)
+    good = sum(counts[kind] for kind in GOOD)
+    rows = [f"| {words} | {counts[kind]} |" for kind, words in WORDS.items() if counts[kind]]
+    return [
+        f"**{good} of {len(functions)}** functions ({good / len(functions):.0%}) run and agree:",
+        "", "| | functions |", "| --- | --- |", *rows,
+    ]  # fmt: skip
+
+
+def _exceptions(verdicts: Sequence[Verdict]) -> list[str]:
+    rows = [
+        f"| `{verdict.case.name}` | {WORDS[verdict.kind]} | {_cell(verdict.case.known or verdict.detail)} |"
+        for verdict in sorted(verdicts, key=lambda each: each.case.name)
+        if verdict.kind not in GOOD
+    ]
+    return ["", "## Those that do not", "", "| function | what | why |", "| --- | --- | --- |", *rows]
+
+
+def _random(verdicts: Sequence[Verdict]) -> list[str]:
+    rows = [
+        f"| `{verdict.case.name}` | {_cell(verdict.case.reason)} |"
+        for verdict in sorted(verdicts, key=lambda each: each.case.name)
+        if verdict.kind == "statistics"
+    ]
+    return ["", "## Compared by statistics", "", "| function | why, and what is compared |", "| --- | --- |", *rows]
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+_HEAD = """# DML: agreement with SystemDS 3.4
+
+The functions that SystemDS ships as scripts (`scripts/builtin`) are called here and there on the same small data, and what both
+write is compared cell by cell, to 1e-6 unless a case says otherwise. Here they run with SystemDS's folder as `library=`; there
+on a single node.
+
+Made by `SYSTEMDS_HOME=... python benchmarks/dml_agreement.py --write`; the calls stand in `benchmarks/dml_agreement_cases`.
+"""

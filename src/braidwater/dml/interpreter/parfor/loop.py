@@ -1,0 +1,168 @@
+"""Runs a ``parfor``: its options, its dependencies, its first turns, the plan for the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from braidwater.dml.interpreter.lazy import settled
+from braidwater.dml.interpreter.parfor.dependencies import Touched, check_dependencies, read_behind
+from braidwater.dml.interpreter.parfor.plan import Measured, ParforPlan, Share, Way, choose
+from braidwater.dml.interpreter.parfor.processes import names_read, processes_run, run_in_processes, size_of
+from braidwater.dml.interpreter.parfor.threads import run_on_threads
+from braidwater.dml.interpreter.parfor.turns import Parallel, add_up, one_turn, put_into_place
+from braidwater.dml.interpreter.scope import Scope
+from braidwater.dml.syntax.nodes import For, Name
+from braidwater.dml.values import is_matrix, is_streamed
+from braidwater.errors import DMLTypeError, DMLValueError
+
+if TYPE_CHECKING:
+    from braidwater.dml.interpreter.interpreter import Interpreter
+
+OPTIONS = (
+    "check", "par", "mode", "taskpartitioner", "tasksize", "datapartitioner", "resultmerge", "opt", "log", "profile",
+)  # fmt: skip
+MODES: dict[str, Way] = {"TURNS": "in turns", "THREADS": "on threads", "PROCESSES": "in processes"}
+TRIED = (
+    0.05  # seconds of turns that are run here, two at least, before there is a plan: the first one plans its operators
+)
+
+
+def run_parfor(interpreter: Interpreter, loop: For, turns: Sequence[Any], scope: Scope) -> None:
+    """Run the turns of a parallel loop. Results do not depend on how: turns add up, draw and print each by itself.
+
+    Raises DMLValueError where turns may depend on one another, and the error of the first turn that has one.
+    """
+    options = _options(interpreter, loop, scope)
+    touched = Touched(interpreter, loop, turns, scope)
+    if options["check"]:
+        check_dependencies(touched, loop, turns)
+    interpreter.block.flush()
+    parallel, reason = _parallel(interpreter, loop, turns, scope, touched)
+    begun = time.perf_counter()
+    done = 0
+    measured = Measured(0.0, 0.0, 0.0)
+    plan = ParforPlan("in turns", reason=reason or _too_few(turns, options["par"]))
+    if not plan.reason:
+        while done < len(turns) and (done < 2 or time.perf_counter() - begun < TRIED) and measured.wall < TRIED * 5:
+            if options["mode"] is not None:
+                break
+            measured = _here(interpreter, parallel, done, scope)
+            done += 1
+        plan = _planned(interpreter, parallel, done, measured, scope, options)
+    _run_others(interpreter, parallel, done, plan, scope)
+    _note(interpreter, loop, len(turns), plan, time.perf_counter() - begun)
+
+
+def _options(interpreter: Interpreter, loop: For, scope: Scope) -> dict[str, Any]:
+    found: dict[str, Any] = {"check": True, "par": interpreter.context.threads, "mode": None}
+    for option in loop.options:
+        if option.name not in OPTIONS:
+            near = get_close_matches(option.name or "", OPTIONS, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(OPTIONS)}."
+            raise DMLTypeError(f"parfor has no option {option.name!r}.", option.span, hint=hint)
+        if option.name == "check":
+            found["check"] = bool(interpreter.expressions.scalar(option.value, scope))
+        elif option.name == "par":
+            found["par"] = min(found["par"], _workers(interpreter.expressions.scalar(option.value, scope), option))
+        elif option.name == "mode":
+            text = option.value.name if isinstance(option.value, Name) else getattr(option.value, "value", "")
+            found["mode"] = MODES.get(
+                str(text).upper()
+            )  # LOCAL, REMOTE_SPARK and the like leave the choice to the plan
+    return found
+
+
+def _workers(value: Any, option: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise DMLValueError(f"par is {value!r}.", option.span, hint="It is the number of turns at a time: 1 or more.")
+    return value
+
+
+def _parallel(
+    interpreter: Interpreter, loop: For, turns: Sequence[Any], scope: Scope, touched: Touched
+) -> tuple[Parallel, str]:
+    """What the turns leave behind, and why they can only run one after the other ('' where they need not)."""
+    cells = frozenset(access.name for access in touched.accesses if access.writes)
+    behind = read_behind(scope, loop)
+    held = {name: settled(value) for name, value in scope.variables.items()}
+    sums = frozenset(name for name in touched.accumulated if _adds_up(held.get(name)))
+    kept = frozenset(scope.liveness.after(loop) & touched.assigned)
+    parallel = Parallel(loop, turns, cells, sums, kept, interpreter.context.draw_seed())
+    carried = touched.assigned & (set(touched.carried) | behind | cells | sums)
+    others = [name for name in (*cells, *touched.accumulated) if name not in sums and not is_matrix(held.get(name))]
+    streamed = [name for name in names_read(loop) if is_streamed(held.get(name))]
+    if carried:
+        return parallel, f"{', '.join(sorted(carried))} may be handed from turn to turn"
+    if others:
+        return parallel, f"{', '.join(sorted(set(others)))} is no matrix or number"
+    return parallel, f"{', '.join(streamed)} is read from a table" if streamed else ""
+
+
+def _adds_up(value: Any) -> bool:
+    return isinstance(value, float | int) or is_matrix(value)
+
+
+def _too_few(turns: Sequence[Any], workers: int) -> str:
+    if len(turns) < 2:
+        return "there is one turn" if turns else "there are no turns"
+    return "one worker" if workers < 2 else ""
+
+
+def _here(interpreter: Interpreter, parallel: Parallel, place: int, scope: Scope) -> Measured:
+    """One turn, in the script's own scope, and what it took."""
+    context = interpreter.context
+    before, share = context.statistics, Share(context.statistics)
+    context.statistics = share
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        _in_scope(interpreter, parallel, place, scope)
+    finally:
+        context.statistics = before
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Measured(wall, cpu, min(share.large / max(wall, 1e-9), 1.0))
+
+
+def _in_scope(interpreter: Interpreter, parallel: Parallel, place: int, scope: Scope) -> None:
+    totals = {name: scope.variables[name] for name in parallel.sums if name in scope.variables}
+    random = interpreter.context.random
+    try:
+        one_turn(interpreter, parallel, place, scope)
+    finally:
+        interpreter.context.random = random
+    added = {name: scope.variables[name] for name in totals if name in scope.variables}
+    scope.variables.update(totals)
+    add_up(interpreter, added, scope, parallel.loop.span)
+
+
+def _planned(
+    interpreter: Interpreter, parallel: Parallel, done: int, measured: Measured, scope: Scope, options: dict[str, Any]
+) -> ParforPlan:
+    left = len(parallel.turns) - done
+    if left < 2:
+        return ParforPlan("in turns", reason=f"{done} turns took {measured.wall * done:.2g} s; none are left to share")
+    sent = size_of({name: scope.variables.get(name) for name in names_read(parallel.loop)})
+    return choose(left, options["par"], measured, sent, processes_run(), options["mode"])
+
+
+def _run_others(interpreter: Interpreter, parallel: Parallel, done: int, plan: ParforPlan, scope: Scope) -> None:
+    places = range(done, len(parallel.turns))
+    if plan.way == "in turns":
+        for place in places:
+            _in_scope(interpreter, parallel, place, scope)
+        return
+    run = run_on_threads if plan.way == "on threads" else run_in_processes
+    for turn in run(interpreter, parallel, places, scope, plan.workers):
+        put_into_place(interpreter, turn, scope, parallel.loop.span)
+    scope.variables[parallel.loop.variable] = parallel.turns[-1]
+    scope.live = scope.liveness.during(parallel.loop)
+
+
+def _note(interpreter: Interpreter, loop: For, turns: int, plan: ParforPlan, seconds: float) -> None:
+    context = interpreter.context
+    if context.explain is not None:
+        context.explain.note(f"parfor in line {loop.span.line}, {turns} turns, {plan}")
+    if context.statistics is not None and plan.workers > 1:
+        context.statistics.note(f"parfor in line {loop.span.line}, {plan.workers} {plan.way}", seconds)
