@@ -23,7 +23,7 @@ FAMILIES = {
         "alsTopkPredict", "dbscan", "components", "knnbf",
     ],
     "Survival": ["cox", "km"],
-    "Statistics": ["univar", "bivar", "cor", "dist"],
+    "Statistics": ["univar", "bivar", "cor", "dist", "flattenQuantile"],
     "Scores": ["getAccuracy", "confusionMatrix", "f1Score", "mcc", "auc", "mse", "rmse", "mae"],
     "Rows and columns prepared": [
         "split", "splitBalanced", "scale", "scaleApply", "scaleMinMax", "scaleRobust", "scaleRobustApply", "normalize",
