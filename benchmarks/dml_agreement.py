@@ -4,7 +4,8 @@ SYSTEMDS_HOME=.../site-packages/systemds python benchmarks/dml_agreement.py
 
 Each call of dml_agreement_cases/ is one script, run by braidwater (with SystemDS's folder of functions as library) and by
 SystemDS (single node, one virtual machine for all); what both wrote is compared cell by cell. `--only kmeans` tries some,
-`--own` calls our own library's functions instead of theirs, `--write` puts the table into docs/dml-agreement.md.
+`--own` calls our own library's functions instead of theirs, `--write` puts the table, or with `--own` that of our library, into
+docs/dml-agreement.md.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 from braidwater import dml
 from braidwater.dml.run import LIBRARY
 from dml_agreement_inputs import write_inputs
-from dml_agreement_report import report, write_page
+from dml_agreement_report import report, write_own, write_page
 from dml_agreement_systemds import run_scripts, systemds_home, unpack_scripts
 
 CASES = Path(__file__).with_name("dml_agreement_cases")
@@ -38,7 +39,7 @@ LIMIT = 120.0  # seconds a call
 @dataclass(frozen=True)
 class Case:
     """One call. `functions` are those it is about, `reason` says why cells are not compared as they are or, where there is no
-    script, why there is none; `known` is what a difference is due to."""
+    script, why there is none; `known` is what a difference is due to, `own` what one of our own library's function."""
 
     name: str
     functions: tuple[str, ...]
@@ -47,6 +48,7 @@ class Case:
     tolerance: float
     reason: str
     known: str
+    own: str
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,9 @@ def read_cases() -> list[Case]:
 
 def _case(text: str) -> Case:
     title, *lines = text.splitlines()
-    marked = {mark: " ".join(line[2:] for line in lines if line.startswith(f"{mark} ")) for mark in "~?-!"}
+    marked = {mark: " ".join(line[2:] for line in lines if line.startswith(f"{mark} ")) for mark in "~?-!+"}
     outputs = next((line[3:] for line in lines if line.startswith("=> ")), "")
-    script = "\n".join(line for line in lines if not line.startswith(("~ ", "? ", "- ", "! ", "=> ", "#")))
+    script = "\n".join(line for line in lines if not line.startswith(("~ ", "? ", "- ", "! ", "+ ", "=> ", "#")))
     return Case(
         title.split()[0].replace(":", "_"),
         tuple(name.partition(":")[0] for name in title.split()),
@@ -80,6 +82,7 @@ def _case(text: str) -> Case:
         float(marked["~"] or TOLERANCE),
         marked["-"] or marked["?"],
         marked["!"],
+        marked["+"],
     )
 
 
@@ -191,8 +194,8 @@ def main() -> None:
     parser.add_argument("--own", action="store_true", help="call our library's functions where there are some")
     parser.add_argument("--write", action="store_true", help="write docs/dml-agreement.md")
     given = parser.parse_args()
-    if given.write and (given.only or given.own):
-        parser.error("--write needs all calls, of SystemDS's functions")
+    if given.write and given.only:
+        parser.error("--write needs all calls")
     home = systemds_home()
     if home is None:
         sys.exit("Skipped: SYSTEMDS_HOME is no folder with SystemDS.jar and lib/, or there is no Java.")
@@ -221,7 +224,7 @@ def main() -> None:
         print(f"{verdict.kind:13} {verdict.case.name:28} {verdict.detail if verdict.kind != 'statistics' else ''}")
     print(report(verdicts, names))
     if given.write:
-        write_page(verdicts, names)
+        (write_own if given.own else write_page)(verdicts, names)
 
 
 if __name__ == "__main__":

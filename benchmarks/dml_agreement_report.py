@@ -21,6 +21,7 @@ WORDS = {
     "not tried": "not tried",
 }
 GOOD = ("agrees", "statistics")
+OWN = "\n## Our own library\n"
 
 
 def report(verdicts: Sequence[Verdict], functions: Sequence[str]) -> str:
@@ -45,8 +46,22 @@ def by_function(verdicts: Iterable[Verdict]) -> dict[str, str]:
 
 
 def write_page(verdicts: Sequence[Verdict], functions: Sequence[str]) -> None:
-    """Write docs/dml-agreement.md."""
-    PAGE.write_text("\n".join([_HEAD, *_counts(verdicts, functions), *_exceptions(verdicts), *_random(verdicts), ""]))
+    """Write docs/dml-agreement.md, but for what it says of our own library."""
+    _, title, own = PAGE.read_text().partition(OWN)
+    lines = [_HEAD, *_counts(verdicts, functions), *_exceptions(verdicts), *_random(verdicts), ""]
+    PAGE.write_text("\n".join(lines) + title + own)
+
+
+def write_own(verdicts: Sequence[Verdict], functions: Sequence[str]) -> None:
+    """Write what docs/dml-agreement.md says of our own library."""
+    above, _, _ = PAGE.read_text().partition(OWN)
+    rows = [
+        f"| `{verdict.case.name}` | {WORDS[verdict.kind]} | {_cell(verdict.case.own or verdict.detail)} |"
+        for verdict in sorted(verdicts, key=lambda each: each.case.name)
+        if verdict.kind not in GOOD
+    ]
+    lines = [_OWN_HEAD, *_counts(verdicts, functions), "", "| call | what | why |", "| --- | --- | --- |", *rows, ""]
+    PAGE.write_text(above + OWN + "\n".join(lines))
 
 
 def _counts(verdicts: Sequence[Verdict], functions: Sequence[str]) -> list[str]:
@@ -89,4 +104,9 @@ write is compared cell by cell, to 1e-6 unless a case says otherwise. Here they 
 on a single node.
 
 Made by `SYSTEMDS_HOME=... python benchmarks/dml_agreement.py --write`; the calls stand in `benchmarks/dml_agreement_cases`.
+"""
+
+_OWN_HEAD = """
+Without `library=` a script calls the functions that come with braidwater, which are written anew ([their page](dml-library.md)).
+The same calls of those that both have, by `python benchmarks/dml_agreement.py --own --write`:
 """

@@ -18,7 +18,7 @@ from sklearn import metrics
 from braidwater import dml, table
 from braidwater.dml.library_reference import FAMILIES, library_function, library_reference
 from braidwater.dml.run import LIBRARY
-from braidwater.errors import DMLStopped
+from braidwater.errors import DMLStopped, UnsupportedError
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = sorted(path.stem for path in LIBRARY.glob("*.dml"))
@@ -96,10 +96,14 @@ def test_errors_are_those_of_scikit_learn(rng):
     x, y = rng.normal(size=(2, 50))
     given = {"X": column(x), "Y": column(y)}
     assert_allclose(call("mse", **given)[0], metrics.mean_squared_error(x, y))
-    assert_allclose(call("rmse", **given)[0], metrics.root_mean_squared_error(x, y))
-    Z, Q = call("mae", **given, P=column([0.5, 0.9]))
-    assert_allclose(Z, metrics.mean_absolute_error(x, y))
-    assert_allclose(Q[:, 0], np.quantile(np.abs(x - y), [0.5, 0.9], method="inverted_cdf"))
+    shares = column([0.5, 0.9])
+    quantiles = np.quantile(np.abs(x - y), [0.5, 0.9], method="inverted_cdf")
+    for name, value in [("rmse", metrics.root_mean_squared_error(x, y)), ("mae", metrics.mean_absolute_error(x, y))]:
+        Z, Q = call(name, **given, P=shares)
+        assert_allclose(Z, value)
+        assert_allclose(Q, [quantiles])
+    assert_allclose(call("mse", **given, P=shares)[1], [quantiles**2])
+    assert_allclose(call("flattenQuantile", X=np.abs(x - y).reshape(5, 10), P=shares), [quantiles])
     R = call("lmPredictStats", yhat=column(x), ytest=column(y), lm=True)
     assert_allclose(R[:, 0], [np.mean(y - x), 50 * np.var(y - x), metrics.r2_score(y, x)])
 
@@ -108,7 +112,7 @@ def test_errors_are_those_of_scikit_learn(rng):
 
 
 def test_columns_are_brought_to_one_scale_and_others_the_same_way(rng):
-    X, other = rng.normal(5, 3, size=(41, 3)), rng.normal(size=(4, 3))
+    X, other = rng.normal(5, 3, size=(42, 3)), rng.normal(size=(4, 3))
     X[:, 2] = 7
     Y, low, high = call("normalize", X=X)
     span = np.add(np.ptp(X, axis=0), [0, 0, 1])
@@ -121,9 +125,9 @@ def test_columns_are_brought_to_one_scale_and_others_the_same_way(rng):
     applied = call("scaleApply", X=other, Centering=center, ScaleFactor=factor)
     assert_allclose(applied, (other - X.mean(0)) / spread)
     Y, med, q1, q3 = call("scaleRobust", X=X)
-    assert_allclose(med[0], np.median(X, axis=0))
-    q = np.quantile(X, [0.25, 0.75], axis=0, method="inverted_cdf")
-    assert_allclose(Y, (X - med) / (q[1] - q[0] + [0, 0, 1]))
+    q = np.quantile(X, [0.25, 0.5, 0.75], axis=0, method="inverted_cdf")
+    assert_allclose(np.vstack([q1, med, q3]), q)
+    assert_allclose(Y, (X - med) / (q[2] - q[0] + [0, 0, 1]))
     assert_allclose(call("scaleRobustApply", X=X, med=med, q1=q1, q3=q3), Y)
     kept, chosen = call("selectByVarThresh", X=X)
     assert_allclose(kept, X[:, :2])
@@ -199,6 +203,19 @@ def test_a_script_calls_them_by_position_and_in_expressions_as_it_would_built_in
     """
     found = dml.run(script, {"X": X, "y": y}, ["r"], **STRICT)["r"]
     assert found == pytest.approx(np.abs(sm.OLS(y, sm.add_constant(X)).fit().resid).mean(), rel=1e-8)
+
+
+def test_a_function_of_java_is_replaced_by_that_of_the_library():
+    script = """
+    {name} = externalFunction(Matrix[Double] A, Integer binsize, Integer numbins)
+      return (Matrix[Double] B, Integer numbinsdef) implemented in (classname="org.apache.sysml.udf.lib.BinningWrapper")
+    [B, n] = {name}(matrix("1 2 2 2 5 6 7", rows = 7, cols = 1), 2, 4)
+    """
+    found = dml.run(script.format(name="binning"), outputs=["B", "n"], **STRICT)
+    assert found["B"][:, 0].tolist() == [1.5, 4, 6.5, 7, 0]  # bins end at 2, 6, 7: equal cells stay together
+    assert found["n"] == 3
+    with pytest.raises(UnsupportedError, match="A function m_cut in a folder of library= takes its place"):
+        dml.run(script.format(name="cut"), outputs=["B"])
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,8 @@ def test_the_best_items_of_users_come_in_order_without_those_they_know(rng):
     assert_allclose(scores, (L @ R)[[1, 4]] * (known[[1, 4]] == 0))
     items, values = call("alsTopkPredict", userIDs=users, I=known, L=L, R=R, K=3)
     assert_allclose(values, -np.sort(-scores)[:, :3])
+    few = call("alsTopkPredict", userIDs=users, I=known, L=L, R=R * (np.arange(6) < 2), K=3)
+    assert few[0].shape == few[1].shape == (2, 2)  # as many as there are items with factors
     assert (items[0] == 0).tolist() == [False, False, True]
     assert_allclose(items[1] - 1, np.argsort(-scores[1])[:3])
 
@@ -171,6 +173,25 @@ def test_a_tree_is_laid_out_level_by_level_and_stops_at_pure_nodes():
     M = call("decisionTree", **given, y=y, max_depth=4, min_leaf=1, min_split=2, max_features=1.0)
     assert M.tolist() == [[1, 1, 0, 2, 2, 2, 0, 0, 0, 0, 0, 1, 0, 3]]
     assert_allclose(call("decisionTreePredict", **given, M=M), y)
+
+
+def test_steps_and_ties_are_those_of_systemds():
+    # what SystemDS 3.4 gives for the same calls: where its descent ends early, and which of equally good splits it takes
+    W = call("l2svm", X=IRIS[0], Y=column(IRIS[1] == 1) + 1, intercept=True)
+    expected = [0.3952296398175449, -0.8688171014161884, 0.16474241334798723, -0.7112936684775619, 0.2261383441593729]
+    assert_allclose(W[:, 0], expected, rtol=1e-10)
+    M = call("decisionTree", X=CODES, y=column(IRIS[1] + 1), ctypes=KINDS, max_depth=9, min_leaf=5, min_split=20,
+             max_features=1.0)  # fmt: skip
+    nodes = {i + 1: tuple(cells) for i, cells in enumerate(M.reshape(-1, 2).tolist()) if any(cells)}
+    assert nodes == {
+        1: (3, 3), 2: (0, 1), 3: (4, 7), 6: (2, 8), 7: (3, 7), 12: (3, 7), 13: (0, 1), 14: (0, 3), 15: (0, 3),
+        24: (1, 3), 25: (0, 3), 48: (0, 2), 49: (0, 2),
+    }  # fmt: skip
+    assert M.shape == (1, 126)
+    twins = np.array([[1, 1], [1, 1], [3, 3], [3, 3.0]])  # splits at 1 and at 2 of both columns do the same
+    M = call("decisionTree", X=twins, y=column([1, 1, 2, 2]), ctypes=np.array([[1, 1, 2]]), max_depth=3, min_leaf=1,
+             min_split=2, max_features=1.0)  # fmt: skip
+    assert M.tolist() == [[2, 1, 0, 1, 0, 2]]
 
 
 @pytest.mark.parametrize("feature_frac", [1.0, 0.6])

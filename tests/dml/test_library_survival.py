@@ -12,6 +12,7 @@ from sklearn import metrics
 from statsmodels.duration.survfunc import SurvfuncRight, survdiff
 
 RNG = np.random.default_rng(7)
+NONE = np.zeros((1, 1))
 
 # ---- survival
 
@@ -40,6 +41,8 @@ def test_cox_regression_is_that_of_statsmodels():
     assert T[2, 0] == pytest.approx(slope @ np.linalg.solve(-model.hessian(np.zeros(2)), slope), rel=1e-8)
     assert_allclose(RT[:, 0], stats.rankdata(np.sort(TIMES), method="dense"))
     assert_allclose(XO[:, 0], np.sort(TIMES))
+    M, *_, XO = call("cox", X=SURVIVAL[:, ::-1], TE=column([6, 5]), F=column([3]), R=NONE)  # columns 1, 2, 4 left out
+    assert_allclose(XO, SURVIVAL[np.argsort(TIMES, kind="stable")][:, [0, 1, 3]])
 
 
 def test_cox_regression_leaves_out_the_most_frequent_category():
@@ -50,21 +53,19 @@ def test_cox_regression_leaves_out_the_most_frequent_category():
     assert_allclose(M[:, 0], sm.PHReg(TIMES, codes[:, others], status=EVENTS).fit(disp=False).params, rtol=1e-6)
 
 
-NONE = np.zeros((1, 1))
-
-
 def test_kaplan_and_meier_is_that_of_statsmodels():
     fit = SurvfuncRight(TIMES, EVENTS)
     curves, M, *_ = call("km", X=SURVIVAL, TE=column([1, 2]), GI=NONE, SI=NONE, conf_type="log-log")
     at_events = curves[curves[:, 2] > 0]
-    error = np.where(fit.surv_prob > 0, fit.surv_prob_se, 0)  # it has NaN where nobody is left
-    expected = np.column_stack([fit.surv_times, fit.n_risk, fit.n_events, fit.surv_prob, error])
-    assert_allclose(at_events[:, :5], expected[fit.n_events > 0], rtol=1e-9)
+    assert len(at_events) == len(curves)
+    expected = np.column_stack([fit.surv_times, fit.n_risk, fit.n_events, fit.surv_prob, fit.surv_prob_se])
+    assert_allclose(at_events[:, :5], expected[fit.n_events > 0], rtol=1e-9)  # both have NaN where nobody is left
     assert M[0, :3].tolist() == [120, EVENTS.sum(), fit.quantile(0.5)]
     # intervals of log(-log(S)), whose standard error is that of log(S) divided by log(S)
     S, se = at_events[:-1, 3], at_events[:-1, 4]
     inner, wide = np.log(-np.log(S)), stats.norm.ppf(0.975) * se / S / np.abs(np.log(S))
     assert_allclose(at_events[:-1, 5:], np.exp(-np.exp(np.column_stack([inner + wide, inner - wide]))), rtol=1e-8)
+    assert np.isnan(curves[-1, 4:]).all()
     curves, *_ = call("km", X=SURVIVAL, TE=column([1, 2]), GI=NONE, SI=NONE)
     S, se = curves[:-1, 3], curves[:-1, 4]
     assert_allclose(curves[:-1, 5], S * np.exp(-1.959963984540054 * se / S))
@@ -73,13 +74,23 @@ def test_kaplan_and_meier_is_that_of_statsmodels():
 
 def test_groups_and_strata_have_curves_of_their_own():
     curves, M, *_ = call("km", X=SURVIVAL, TE=column([1, 2]), GI=np.array([[5]]), SI=np.array([[6]]))
-    assert M[:, :2].tolist() == [[g, s] for g in (1, 2, 3) for s in (1, 2)]
+    assert M[:, :2].tolist() == [[g, s] for s in (1, 2) for g in (1, 2, 3)]
     for i, (g, s) in enumerate(M[:, :2]):
         rows = (g == GROUP) & (s == STRATUM)
         fit = SurvfuncRight(TIMES[rows], EVENTS[rows])
         own = curves[:, 7 * i : 7 * i + 7]
         assert_allclose(own[own[:, 2] > 0, 3], fit.surv_prob[fit.n_events > 0], rtol=1e-9)
         assert M[i, 2:4].tolist() == [rows.sum(), EVENTS[rows].sum()]
+
+
+def test_a_median_lies_between_times_where_exactly_a_half_survives():
+    halves = np.array([[1, 1], [2, 1], [4, 1], [5, 1.0]])
+    given = {"TE": column([1, 2]), "GI": NONE, "SI": NONE}
+    _, M, *_ = call("km", X=halves, **given)
+    assert M[0, 2] == 3  # as survfit of R has it: half of the rows are left from 2 until 4
+    curves, M, *_ = call("km", X=halves * [1, 0], **given)
+    assert np.isnan(M[0, 2])
+    assert curves[0, 2:4].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(("test", "weight"), [("log-rank", None), ("wilcoxon", "gb")])

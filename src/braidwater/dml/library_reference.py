@@ -31,7 +31,7 @@ FAMILIES = {
         "imputeByModeApply", "outlierByIQR", "outlierByIQRApply", "outlierBySd", "outlierBySdApply", "outlier", "winsorize",
         "winsorizeApply", "toOneHot", "selectByVarThresh",
     ],
-    "Parts that the others share": ["intercept", "linearTerms", "softmax"],
+    "Parts that the others share": ["binning", "intercept", "linearTerms", "softmax"],
 }  # fmt: skip
 
 
@@ -125,8 +125,9 @@ _PAGE = """
 # The library: algorithms in DML
 
 Scripts of our own in [the language](dml.md), called by their names like built-in functions; where SystemDS has a function of
-the name, ours takes the same arguments and gives the same results in the same order, so that scripts that call it run as they
-are. Each is a file in `braidwater/dml/library` whose header says what stands here (this page is made of them), and
+the name, ours takes the same arguments and gives results of the same shapes in the same order, so that scripts that call it
+run as they are; the numbers are the same too where nothing is random, but for [a few](dml-agreement.md#our-own-library), whose
+headers say why. Each is a file in `braidwater/dml/library` whose header says what stands here (this page is made of them), and
 where the algorithm comes from.
 
 ```python

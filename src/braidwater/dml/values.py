@@ -151,6 +151,15 @@ def kind_of(value: object) -> str:
     return "double" if isinstance(value, float) else "matrix"
 
 
+def with_article(word: str) -> str:
+    """A word as messages say it.
+
+    >>> with_article("integer")
+    'an integer'
+    """
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
 def _type_of(array: np.ndarray[Any, Any]) -> str:
     return {"f": "double", "i": "int", "u": "int", "b": "boolean"}.get(array.dtype.kind, "string")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from braidwater.dml.builtins.signature import Parameter, Signature
 from braidwater.dml.interpreter.lazy import Lazy, is_matrix_value, settled
 from braidwater.dml.interpreter.scalars import to_integer
-from braidwater.dml.values import Frame, ListValue, dense, kind_of
+from braidwater.dml.values import Frame, ListValue, dense, kind_of, with_article
 from braidwater.errors import DMLError, DMLTypeError, OptionError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -115,7 +115,9 @@ class Caller:
             hint = "as.matrix(F) makes a matrix of a frame of numbers."
         elif found == "list":
             hint = 'Take an item out of the list: L[1] or L["name"].'
-        return DMLTypeError(f"{self.name} needs {wanted} as {parameter.name}, and got a {found}.", self.span, hint=hint)
+        return DMLTypeError(
+            f"{self.name} needs {wanted} as {parameter.name}, and got {with_article(found)}.", self.span, hint=hint
+        )
 
 
 def _matrix(caller: Caller, parameter: Parameter, value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from braidwater.dml.builtins.base import Caller, builtin
-from braidwater.dml.values import Frame, ListValue, kind_of
+from braidwater.dml.values import Frame, ListValue, kind_of, with_article
 from braidwater.errors import DMLTypeError
 
 
@@ -28,14 +28,14 @@ def remove(caller: Caller, target: ListValue, item: Any) -> tuple[ListValue, Lis
 @builtin("names(target: value)", "The names of a list's items or a frame's columns, as a frame of one row.")
 def names(caller: Caller, target: Any) -> Frame:
     if not isinstance(target, ListValue | Frame):
-        raise DMLTypeError(f"names needs a list or frame, and got a {kind_of(caller.force(target))}.")
+        raise DMLTypeError(f"names needs a list or frame, and got {with_article(kind_of(caller.force(target)))}.")
     return Frame.of([[name or ""] for name in target.names], types=["string"] * len(target.names))
 
 
 def _call(caller: Caller, function: Any, items: list[tuple[str | None, Any]]) -> tuple[Any, ...]:
     name = caller.force(function)
     if not isinstance(name, str):
-        raise DMLTypeError(f"{caller.name} needs the name of a function, and got a {kind_of(name)}.")
+        raise DMLTypeError(f"{caller.name} needs the name of a function, and got {with_article(kind_of(name))}.")
     given = items
     if (
         len(items) == 1

@@ -11,7 +11,7 @@ from braidwater.dml.builtins.base import Caller, builtin
 from braidwater.dml.interpreter import scalars
 from braidwater.dml.interpreter.lazy import Lazy, is_matrix_value
 from braidwater.dml.operators.cellwise import BINARY, UNARY
-from braidwater.dml.values import Frame, ListValue, kind_of
+from braidwater.dml.values import Frame, ListValue, kind_of, with_article
 from braidwater.errors import DMLTypeError
 
 NAMED = ("abs", "sqrt", "exp", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "sign", "floor", "ceil",
@@ -22,7 +22,7 @@ ALIASES = {"ceil": ("ceiling",), "is.nan": ("isNaN",), "is.infinite": ("isInf",)
 def cellwise(caller: Caller, name: str, value: Any) -> Any:
     """A function of one variable of a matrix or number."""
     if isinstance(value, Frame | ListValue):
-        raise DMLTypeError(f"{caller.name} needs a matrix or a number, and got a {kind_of(value)}.")
+        raise DMLTypeError(f"{caller.name} needs a matrix or a number, and got {with_article(kind_of(value))}.")
     if isinstance(value, Lazy) and not value.is_matrix and name.startswith("is."):
         value = caller.force(value)
     if isinstance(value, Lazy) or is_matrix_value(value):
@@ -85,7 +85,7 @@ def _extreme(name: str) -> Callable[..., Any]:
 def _of_scalars(name: str, values: list[Any]) -> float | int:
     for value in values:
         if isinstance(value, str | Frame | ListValue):
-            raise DMLTypeError(f"{name} needs numbers, and got a {kind_of(value)}.")
+            raise DMLTypeError(f"{name} needs numbers, and got {with_article(kind_of(value))}.")
     if len(values) == 2 and all(type(value) is int for value in values):
         return int((min if name == "min" else max)(values))
     missing = next((float(value) for value in values if value != value), None)
@@ -110,7 +110,7 @@ def ifelse(caller: Caller, test: Any, yes: Any, no: Any) -> Any:
             return chosen
     for value in (test, yes, no):
         if isinstance(value, str | Frame | ListValue):
-            raise DMLTypeError(f"ifelse needs matrices or numbers, and got a {kind_of(value)}.")
+            raise DMLTypeError(f"ifelse needs matrices or numbers, and got {with_article(kind_of(value))}.")
     return caller.node("ifelse", test, yes, no)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from braidwater.dml.builtins.base import Caller, builtin
 from braidwater.dml.interpreter.lazy import is_matrix_value
 from braidwater.dml.interpreter.printing import text_of
-from braidwater.dml.values import Frame, ListValue, kind_of
+from braidwater.dml.values import Frame, ListValue, kind_of, with_article
 from braidwater.errors import DMLShapeError, DMLTypeError, DMLValueError
 
 
@@ -20,7 +20,9 @@ def matrix(caller: Caller, data: Any, rows: int | None, cols: int | None, byrow:
         if size is not None and size < 0:
             raise DMLShapeError(f"A matrix cannot have {size} {what}.")
     if isinstance(data, Frame | ListValue):
-        raise DMLTypeError(f"matrix cannot be made of a {kind_of(data)}.", hint="as.matrix(F) takes a frame's numbers.")
+        raise DMLTypeError(
+            f"matrix cannot be made of {with_article(kind_of(data))}.", hint="as.matrix(F) takes a frame's numbers."
+        )
     if is_matrix_value(data):
         return _reshaped(caller, data, rows, cols, byrow)
     if rows is None or cols is None:
@@ -223,7 +225,9 @@ def remove_empty(caller: Caller, target: Any, margin: str, select: Any, empty_re
     if isinstance(target, Frame):
         return _frame_without_empty(caller, target, margin, select)
     if not is_matrix_value(target):
-        raise DMLTypeError(f"removeEmpty needs a matrix or frame, and got a {kind_of(caller.force(target))}.")
+        raise DMLTypeError(
+            f"removeEmpty needs a matrix or frame, and got {with_article(kind_of(caller.force(target)))}."
+        )
     inputs = [target] if select is None else [target, select]
     return caller.node("removeEmpty", *inputs, margin=margin, empty_return=empty_return)
 

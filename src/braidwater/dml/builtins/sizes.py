@@ -8,7 +8,7 @@ import numpy as np
 
 from braidwater.dml.builtins.base import Caller, builtin
 from braidwater.dml.interpreter.lazy import is_matrix_value
-from braidwater.dml.values import Frame, ListValue, count_nonzero, kind_of
+from braidwater.dml.values import Frame, ListValue, count_nonzero, kind_of, with_article
 from braidwater.errors import DMLTypeError
 
 
@@ -17,7 +17,7 @@ def _shape(caller: Caller, value: Any) -> tuple[int, int]:
         return value.shape
     if is_matrix_value(value):
         return caller.shape(value)
-    raise DMLTypeError(f"{caller.name} needs a matrix or frame, and got a {kind_of(caller.force(value))}.")
+    raise DMLTypeError(f"{caller.name} needs a matrix or frame, and got {with_article(kind_of(caller.force(value)))}.")
 
 
 @builtin("nrow(X: value)", "Rows of a matrix or frame. Known without computing it, mostly.")

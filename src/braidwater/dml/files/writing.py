@@ -18,7 +18,7 @@ from braidwater.dml.files.delimited import write_csv
 from braidwater.dml.files.metadata import Metadata, updated, write_metadata
 from braidwater.dml.files.parts import replacing
 from braidwater.dml.interpreter.printing import text_of
-from braidwater.dml.values import Frame, ListValue, count_nonzero, dense, is_matrix, is_sparse, kind_of
+from braidwater.dml.values import Frame, ListValue, count_nonzero, dense, is_matrix, is_sparse, kind_of, with_article
 from braidwater.errors import DMLTypeError, DMLValueError
 
 
@@ -97,5 +97,5 @@ def _table(value: Any) -> pa.Table:
     if isinstance(value, Frame):
         return to_python(value)
     if not is_matrix(value):
-        raise DMLTypeError(f"A table holds a matrix or frame, and this is a {kind_of(value)}.")
+        raise DMLTypeError(f"A table holds a matrix or frame, and this is {with_article(kind_of(value))}.")
     return pa.table({f"C{place + 1}": column for place, column in enumerate(dense(value).T.copy())})

@@ -15,7 +15,7 @@ from braidwater.dml.interpreter.scope import Scope, unknown
 from braidwater.dml.operators.indexing import assign
 from braidwater.dml.syntax import Span
 from braidwater.dml.syntax.nodes import Index
-from braidwater.dml.values import Frame, ListValue, is_matrix, kind_of
+from braidwater.dml.values import Frame, ListValue, is_matrix, kind_of, with_article
 from braidwater.errors import DMLError, DMLShapeError, DMLTypeError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def assign_cells(interpreter: Interpreter, target: Index, new: Any, scope: Scope
             del held
             _matrix(interpreter, target, new, scope)
         else:
-            raise DMLTypeError(f"{target.name} is a {kind_of(held)}, which has no cells to assign to.")
+            raise DMLTypeError(f"{target.name} is {with_article(kind_of(held))}, which has no cells to assign to.")
     except DMLError as error:
         raise error.at(target.span)  # noqa: B904 - the same error, with its place
 

@@ -60,7 +60,13 @@ class Calls:
     def function(self, module: Module, function: Function, given: Given, span: Span) -> tuple[Any, ...]:
         """Call a function of the language. Its results come in the order of its ``return (...)``."""
         if function.external:
-            raise UnsupportedError(f"{function.name} is an externalFunction of Java, which cannot be called here.")
+            replaced = self._interpreter.loader.of_library(function.name)
+            if replaced is None:
+                raise UnsupportedError(
+                    f"{function.name} is an externalFunction of Java, which cannot be called here. "
+                    f"A function m_{function.name} in a folder of library= takes its place."
+                )
+            return self.function(*replaced, given, span)
         interpreter = self._interpreter
         if len(interpreter.scopes) > DEEPEST:
             raise DMLValueError(

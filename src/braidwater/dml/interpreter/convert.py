@@ -9,7 +9,7 @@ from braidwater.dml.interpreter.printing import text_of
 from braidwater.dml.interpreter.scalars import to_integer
 from braidwater.dml.syntax import Span
 from braidwater.dml.syntax.nodes import Parameter
-from braidwater.dml.values import Frame, ListValue, kind_of
+from braidwater.dml.values import Frame, ListValue, kind_of, with_article
 from braidwater.errors import DMLTypeError
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def converted(
             else None
         )
         raise DMLTypeError(
-            f"The {what} {parameter.name!r} of {function} is a {parameter.data}, and got a {_word(value)}.",
+            f"The {what} {parameter.name!r} of {function} is {with_article(parameter.data)}, "
+            f"and got {with_article(_word(value))}.",
             span,
             hint=hint,
         )
@@ -58,7 +59,8 @@ def _scalar(
         hint = "as.scalar(X) takes the number out of a 1 x 1 matrix." if is_matrix_value(value) else None
         if not is_matrix_value(value) or interpreter.context.strict or interpreter.block.shape(value) != (1, 1):
             raise DMLTypeError(
-                f"The {what} {parameter.name!r} of {function} is a {parameter.value}, and got a {_word(value)}.",
+                f"The {what} {parameter.name!r} of {function} is {with_article(parameter.value)}, "
+                f"and got {with_article(_word(value))}.",
                 span,
                 hint=hint,
             )
@@ -76,7 +78,7 @@ def cast(value: Any, kind: str, name: str, span: Span, is_result: bool = False, 
     if kind == "unknown":
         return value
     if isinstance(value, str):
-        raise DMLTypeError(f"{name!r} is a {kind}, and got the string {value!r}.", span)
+        raise DMLTypeError(f"{name!r} is {with_article(kind)}, and got the string {value!r}.", span)
     if kind == "double":
         return float(value)
     if kind == "boolean":

@@ -25,7 +25,7 @@ from braidwater.dml.syntax.nodes import (
     Name,
     Unary,
 )
-from braidwater.dml.values import Frame, ListValue, dense, kind_of
+from braidwater.dml.values import Frame, ListValue, dense, kind_of, with_article
 from braidwater.errors import DMLError, DMLShapeError, DMLTypeError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Expressions:
                 raise DMLTypeError(f"A number is needed, and this is a {rows} x {cols} matrix.", span, hint=hint)
             return float(dense(self._block.force(value))[0, 0])
         if isinstance(value, Frame | ListValue):
-            raise DMLTypeError(f"A number is needed, and this is a {kind_of(value)}.", span)
+            raise DMLTypeError(f"A number is needed, and this is {with_article(kind_of(value))}.", span)
         return self._block.force(value)
 
     def truth(self, node: Expression, scope: Scope) -> bool:
@@ -165,7 +165,11 @@ class Expressions:
                 hint = (
                     "toString(X) writes a matrix, as.scalar(X) takes a number out." if isinstance(value, str) else None
                 )
-                raise DMLTypeError(f"'{op}' cannot combine a {self._kind(a)} and a {self._kind(b)}.", span, hint=hint)
+                raise DMLTypeError(
+                    f"'{op}' cannot combine {with_article(self._kind(a))} and {with_article(self._kind(b))}.",
+                    span,
+                    hint=hint,
+                )
         if strict and all(matrix) and op != "%*%":
             self._refuse_vector_first(op, a, b, span)
         return op
@@ -185,7 +189,7 @@ class Expressions:
     def _signed(self, node: Unary, scope: Scope) -> Any:
         operand = settled(self.value(node.operand, scope))
         if isinstance(operand, Frame | ListValue):
-            raise DMLTypeError(f"'{node.op}' cannot be applied to a {kind_of(operand)}.", node.span)
+            raise DMLTypeError(f"'{node.op}' cannot be applied to {with_article(kind_of(operand))}.", node.span)
         if isinstance(operand, Lazy) or is_matrix_value(operand):
             if node.op == "+":
                 return operand
@@ -204,7 +208,9 @@ class Expressions:
             rows, cols = self.bounds(node, target.shape, scope, target.names)
             return self._frame_part(target, rows, cols, node.span)
         if not is_matrix_value(target):
-            raise DMLTypeError(f"{node.name} is a {self._kind(target)}, which has no cells to index.", node.span)
+            raise DMLTypeError(
+                f"{node.name} is {with_article(self._kind(target))}, which has no cells to index.", node.span
+            )
         rows, cols = self.bounds(node, self._sizes(target, node), scope)
         return self._block.node("index", target, *rows, *cols, span=node.span)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from braidwater.dml.interpreter.printing import text_of
-from braidwater.dml.values import Frame, kind_of
+from braidwater.dml.values import Frame, kind_of, with_article
 from braidwater.errors import DMLShapeError, DMLTypeError
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -25,7 +25,9 @@ def compared(op: str, a: Any, b: Any) -> Frame:
     """
     if op not in COMPARISONS or not all(isinstance(each, Frame | str | float | int) for each in (a, b)):
         hint = "Frames are compared: ==, !=, <, <=, >, >=. as.matrix(F) makes a matrix of a frame of numbers."
-        raise DMLTypeError(f"'{op}' cannot combine a {kind_of(a)} and a {kind_of(b)}.", hint=hint)
+        raise DMLTypeError(
+            f"'{op}' cannot combine {with_article(kind_of(a))} and {with_article(kind_of(b))}.", hint=hint
+        )
     frame = a if isinstance(a, Frame) else b
     rows, cols = max(each.shape for each in (a, b) if isinstance(each, Frame))
     left, right = (_columns(each, rows, cols, frame) for each in (a, b))

@@ -9,7 +9,7 @@ import numpy as np
 
 from braidwater.dml.interpreter.printing import text_of
 from braidwater.dml.operators.cellwise import UNARY
-from braidwater.dml.values import Scalar, kind_of
+from braidwater.dml.values import Scalar, kind_of, with_article
 from braidwater.errors import DMLTypeError
 
 LONGEST = 2**63 - 1
@@ -48,7 +48,8 @@ def _text(op: str, a: Scalar, b: Scalar) -> Scalar:
     if op in COMPARE:
         return COMPARE[op](text_of(a), text_of(b))
     raise DMLTypeError(
-        f"'{op}' cannot combine a {kind_of(a)} and a {kind_of(b)}.", hint="as.double(s) makes a number of a string."
+        f"'{op}' cannot combine {with_article(kind_of(a))} and {with_article(kind_of(b))}.",
+        hint="as.double(s) makes a number of a string.",
     )
 
 

@@ -128,6 +128,8 @@ def read_text(path: Path) -> str:
 
 def unknown(kind: str, name: str, known: list[str], span: Span) -> DMLNameError:
     """The error of a name that is not there, with the nearest that is."""
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    # the same letters first: rowSums, and not rowSds, for sumrows
+    near = [one for one in known if sorted(one.lower()) == sorted(name.lower())]
+    near = near or get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"Did you mean {near[0]!r}?" if near else None
     return DMLNameError(f"There is no {kind} {name!r}.", span, hint=hint)
