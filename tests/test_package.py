@@ -108,3 +108,49 @@ def test_the_example_of_a_job_file_is_one(tmp_path):
 
     text = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "jobs.md").read_text(), re.DOTALL)[1]
     assert set(tomllib.loads(text)) <= {field.name for field in dataclasses.fields(Job)}
+
+
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {packages!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import braidwater as bw
+from braidwater.errors import UnsupportedError
+
+try:
+    {use}
+except UnsupportedError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("packages", "use", "told"),
+    [
+        (["torch"], "bw.Trainer", "pip install 'braidwater[deep]'"),
+        (["torch"], "bw.AllReduce", "pip install 'braidwater[deep]'"),
+        (["optuna"], "bw.search(bw.KMeans(), {}, 'table.parquet')", "pip install 'braidwater[search]'"),
+        (["psycopg", "adbc_driver_manager"], "bw.table('postgresql://a@b/c::d')", "pip install 'braidwater[postgres]'"),
+        (["psycopg"], "bw.sql.connect('postgresql://a@b/c')", "pip install 'braidwater[postgres]'"),
+        (["pyspark"], "bw.table('spark://local[2]::x')", "pip install 'braidwater[spark]'"),
+    ],
+)
+def test_what_needs_an_extra_says_how_to_install_it(packages, use, told):
+    program = WITHOUT.format(packages=packages, use=use)
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told in found.stdout
+
+
+def test_the_command_line_says_how_to_install_an_extra():
+    program = WITHOUT.format(
+        packages=["psycopg"],
+        use="sys.argv[1:] = ['postgres', 'doctor', 'postgresql://a@b/c']; from braidwater.cli import main; main()",
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr == "Error: This command needs psycopg: pip install 'braidwater[postgres]'.\n"

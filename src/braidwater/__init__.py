@@ -14,7 +14,6 @@ The names below are loaded when they are first used, so that importing the packa
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 # loaded at once: the module of the same name would otherwise take the function's place when something imports it
@@ -62,6 +61,8 @@ if TYPE_CHECKING:
     from braidwater.tables import train_test_split as train_test_split
     from braidwater.tables import write_table as write_table
 
+    __version__: str
+
 _HOMES = {
     "AllReduce": "parallel",
     "Averaging": "parallel",
@@ -107,18 +108,30 @@ _HOMES = {
 
 __all__ = sorted([*_HOMES, "options"])
 
-try:
-    __version__ = version("braidwater")
-except PackageNotFoundError:  # run from a checkout that is not installed
-    __version__ = "0.0.0"
-
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return globals().setdefault(name, _version())
     if name == "sql":  # a face of its own: braidwater.sql.connect
         return import_module("braidwater.sql")
     if name not in _HOMES:
         raise AttributeError(f"module 'braidwater' has no attribute {name!r}")
-    return getattr(import_module(f"braidwater.{_HOMES[name]}"), name)
+    from braidwater.extras import needed_for
+
+    with needed_for(f"braidwater.{name}"):
+        return getattr(import_module(f"braidwater.{_HOMES[name]}"), name)
+
+
+def _version() -> str:
+    from importlib.metadata import (  # a third of the time that this package takes to import
+        PackageNotFoundError,
+        version,
+    )
+
+    try:
+        return version("braidwater")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0.0.0"
 
 
 def __dir__() -> list[str]:

@@ -12,17 +12,14 @@ from braidwater.cli.job import Job
 from braidwater.cli.models import fit_arguments, make_model
 from braidwater.cli.output import print_json
 from braidwater.cli.search import session, validation_of
-from braidwater.errors import UnsupportedError
 from braidwater.tables import table
 
 
 def ablate(job: Job, components: Any, settings: Mapping[str, Any], *, json: bool) -> None:
     """Train with and without each component, print the effects."""
-    try:
-        from braidwater.model_selection import ablate as run
-        from braidwater.model_selection import watch
-    except ModuleNotFoundError as error:
-        raise UnsupportedError("An ablation needs optuna: pip install 'braidwater[search]'.") from error
+    from braidwater.model_selection import ablate as run
+    from braidwater.model_selection import watch
+
     given = dict(settings)
     with session(job):
         rows = table(job.table)

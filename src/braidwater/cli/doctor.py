@@ -16,15 +16,14 @@ import typer
 
 from braidwater.cli.finding import Finding, tried
 from braidwater.cli.output import print_json
+from braidwater.extras import EXTRAS, how_to_install
 from braidwater.options import current_options, format_bytes
 
 _MARKS = {"good": "ok", "missing": "--", "bad": "!!"}
-_OPTIONAL = {
-    "torch": "deep nets",
-    "torchmetrics": "metrics of deep nets",
+_OPTIONAL = {name: use for name, (_, use) in EXTRAS.items() if name != "pyspark"} | {
     "pandas": "pandas frames",
     "polars": "polars frames",
-}
+}  # Spark has findings of its own
 
 
 def doctor(*, json: bool, spark: str | None = None) -> None:
@@ -93,8 +92,7 @@ def _extras() -> list[Finding]:
         try:
             found.append(Finding(name, "good", version(name)))
         except PackageNotFoundError:
-            how = "pip install 'braidwater[deep]'" if name.startswith("torch") else f"pip install {name}"
-            found.append(Finding(name, "missing", f"for {use}: {how}"))
+            found.append(Finding(name, "missing", f"for {use}: {how_to_install(name)}"))
     return found
 
 

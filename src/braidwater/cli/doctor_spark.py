@@ -18,6 +18,7 @@ from tempfile import NamedTemporaryFile
 
 from braidwater.cli.finding import Finding
 from braidwater.errors import BraidwaterError
+from braidwater.extras import how_to_install
 from braidwater.tables.spark import SHARED, shared_folder
 from braidwater.tables.spark_session import session_at, short
 
@@ -25,7 +26,7 @@ _JAVA = 17
 _INSTALL_JAVA = (
     f"install Java {_JAVA} or newer (Debian: apt-get install openjdk-{_JAVA}-jre-headless), or set JAVA_HOME"
 )
-_INSTALL = "pip install 'braidwater[spark]'"
+_INSTALL = how_to_install("pyspark")
 _ASK = (
     "import sys, importlib.util as u; print('%d.%d' % sys.version_info[:2], "
     "*[n for n in ('braidwater', 'pyarrow') if u.find_spec(n) is None])"
@@ -146,7 +147,7 @@ def _worker(told: str, folder: Path | None) -> Finding:
     if sees != "True":
         return Finding(name, "bad", f"{detail}: does not see the shared folder {str(folder)!r} ({SHARED})")
     if torch == "-":
-        return Finding(name, "missing", f"{detail}: nets need torch there, pip install 'braidwater[deep]'")
+        return Finding(name, "missing", f"{detail}: nets need torch there, {how_to_install('torch')}")
     return Finding(name, "good", detail)
 
 

@@ -8,8 +8,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import typer
-
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:
     """`command` with its errors told in one sentence on standard error. Errors that are no user's mistake keep their trace."""
@@ -17,33 +15,35 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
         from braidwater.errors import BraidwaterError, BraidwaterWarning, WorkerError
+        from braidwater.extras import needed_for
 
         warnings.showwarning = _show_warning(BraidwaterWarning, warnings.showwarning)
         try:
-            command(*arguments, **options)
+            with needed_for("This command"):
+                command(*arguments, **options)
         except KeyboardInterrupt:
-            typer.echo("Stopped.", err=True)
-            raise typer.Exit(130) from None
+            print("Stopped.", file=sys.stderr)
+            raise SystemExit(130) from None
         except BrokenPipeError:  # the reader of our output went away, as in `… | head`
             sys.stderr.close()
-            raise typer.Exit(1) from None
+            raise SystemExit(1) from None
         except WorkerError as error:
             _tell(str(error))  # with the worker's own trace, which is what the user needs
-            raise typer.Exit(1) from None
+            raise SystemExit(1) from None
         except BraidwaterError as error:
             _tell(" ".join(str(error).split()))
-            raise typer.Exit(1) from None
+            raise SystemExit(1) from None
         except OSError as error:
             if error.filename is None:
                 raise
             _tell(f"{error.strerror}: {error.filename}")
-            raise typer.Exit(1) from None
+            raise SystemExit(1) from None
 
     return run
 
 
 def _tell(sentence: str) -> None:
-    typer.echo(f"Error: {sentence}", err=True)
+    print(f"Error: {sentence}", file=sys.stderr)
 
 
 def _show_warning(kind: type[Warning], before: Callable[..., Any]) -> Callable[..., None]:
@@ -51,7 +51,7 @@ def _show_warning(kind: type[Warning], before: Callable[..., Any]) -> Callable[.
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, kind):
-            typer.echo(f"Warning: {message}", err=True)
+            print(f"Warning: {message}", file=sys.stderr)
         else:
             before(message, category, *where, **more)
 

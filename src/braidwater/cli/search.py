@@ -11,7 +11,7 @@ import typer
 from braidwater.cli.job import Job
 from braidwater.cli.models import fit_arguments, make_model
 from braidwater.cli.output import print_figures, print_json
-from braidwater.errors import UnsupportedError, UserError
+from braidwater.errors import UserError
 from braidwater.options import options
 from braidwater.tables import table
 
@@ -23,11 +23,9 @@ def search(
     job: Job, space: Mapping[str, Any], settings: Mapping[str, Any], *, json: bool, explain: bool = False
 ) -> None:
     """Search, print the best trial, save its model; or `explain` what would be done."""
-    try:
-        from braidwater.model_selection import Budget, explain_search, watch
-        from braidwater.model_selection import search as run
-    except ModuleNotFoundError as error:
-        raise UnsupportedError("A search needs optuna: pip install 'braidwater[search]'.") from error
+    from braidwater.model_selection import Budget, explain_search, watch
+    from braidwater.model_selection import search as run
+
     given = dict(settings)
     bounds = {name: given.pop(name, None) for name in ("trials", "seconds", "epochs")}
     if set(bounds.values()) == {None}:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from braidwater.deep.losses import Target
-from braidwater.errors import OptionError, UnsupportedError
+from braidwater.errors import OptionError
+from braidwater.extras import needed_for
 
 CLASS_METRICS = {
     "accuracy": "Accuracy",
@@ -46,10 +47,6 @@ def find_metrics(names: Sequence[str], target: Target, classes: int) -> MetricPl
             raise OptionError("metrics", name, f"one of {', '.join(known)} where the label is a {target}")
     if not names:
         return None
-    try:
+    with needed_for("Metrics of a net"):
         import torchmetrics  # noqa: F401
-    except ImportError as error:
-        raise UnsupportedError(
-            "Metrics come from torchmetrics, which is not installed: pip install torchmetrics."
-        ) from error
     return MetricPlan(tuple(names), target, classes)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from braidwater.engines import Engine, LocalEngine
 from braidwater.errors import EmptyTableError, OptionError, StudyError, UnsupportedError
 from braidwater.events import Planned, emit, running
+from braidwater.extras import needed_for
 from braidwater.model_selection.base import Budget, Direction, Scheduler, ToTheEnd, direction_of
 from braidwater.model_selection.folds import Folds, is_splitter, splitter_of
 from braidwater.model_selection.rows import encode_once, needed_columns, shareable
@@ -98,8 +99,9 @@ def search(
 
     Cost of the search itself (``benchmarks/search.py``): about 5 ms of CPU a trial with TPE, 2 ms with random search.
     """
-    from braidwater.model_selection.fold_trials import refit
-    from braidwater.model_selection.run import SearchRun
+    with needed_for("A search"):
+        from braidwater.model_selection.fold_trials import refit
+        from braidwater.model_selection.run import SearchRun
 
     plan = _Plan(model, space, data, metric, direction, budget, sampler, scheduler, validation, arguments, seed)
     if keep < 1:

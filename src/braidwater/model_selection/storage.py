@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from braidwater.errors import OptionError, StudyError, UnsupportedError
+from braidwater.errors import OptionError, StudyError
+from braidwater.extras import needed_for
 from braidwater.model_selection.base import Trial
 from braidwater.model_selection.proposals import Proposal
 from braidwater.options import current_options
@@ -188,10 +189,8 @@ def storage_at(place: str | Path, name: str, *, make: bool = True) -> Storage:
         return StudyStorage(place, name)
     if scheme not in ("postgresql", "postgres"):
         raise OptionError("storage", scheme + "://…", "the path of an SQLite file, or postgresql://USER@HOST/DATABASE")
-    try:
+    with needed_for("A study in PostgreSQL"):
         from braidwater.model_selection.postgres_storage import PostgresStorage
-    except ModuleNotFoundError as error:
-        raise UnsupportedError("Studies in PostgreSQL need psycopg: pip install 'braidwater[postgres]'.") from error
     return PostgresStorage(str(place), name, make=make)
 
 

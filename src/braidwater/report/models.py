@@ -8,7 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from braidwater.errors import ModelSchemaError, UnsupportedError, UserError
+from braidwater.errors import ModelSchemaError, UserError
+from braidwater.extras import needed_for
 
 # names to the place of a class or factory: strings, so that knowing a name imports neither scikit-learn nor torch
 ESTIMATORS = {
@@ -70,11 +71,9 @@ def find(place: str) -> Any:
     if not module or not name:
         raise UserError(f"{place!r} names nothing to import; write it as package.module:Name.")
     try:
-        return getattr(import_module(module), name)
+        with needed_for(place):
+            return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing in ("torch", "torchmetrics"):
-            raise UnsupportedError(f"This needs {missing}: pip install 'braidwater[deep]'.") from error
         raise UserError(f"{place!r} cannot be imported: {error}.") from error
     except AttributeError as error:
         raise UserError(f"Module {module!r} has no {name!r}.") from error

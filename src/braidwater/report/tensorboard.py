@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from braidwater.errors import UnsupportedError
 from braidwater.events import BlockDone, Event, Histogram, Metric, PassFinished, listen
+from braidwater.extras import needed_for
 
 if TYPE_CHECKING:
     from braidwater.deep import Trainer
@@ -33,12 +33,8 @@ class TensorBoard:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         with _quiet():
-            try:
+            with needed_for("Writing for TensorBoard"):
                 from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise UnsupportedError(
-                    "Writing for TensorBoard needs the package tensorboard: pip install 'braidwater[tensorboard]'."
-                ) from error
             self._writer: Any = SummaryWriter(str(self.folder))
         self._listening = self._listen()
 

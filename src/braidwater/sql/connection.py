@@ -15,6 +15,7 @@ from sqlglot import exp
 
 import braidwater.sql.functions  # noqa: F401 - fills the registry
 from braidwater.errors import StatementError, UserError
+from braidwater.extras import needed_for
 from braidwater.options import current_options
 from braidwater.sql.calls import Call, calls_in, run_call
 from braidwater.sql.duckdb_place import DuckDBPlace
@@ -272,7 +273,8 @@ def connect(database: Any = ":memory:", *, schema: str = "madlib") -> Connection
     if not isinstance(database, (str, Path)):
         return DuckDBConnection(database.cursor(), schema)
     if str(database).startswith(("postgresql://", "postgres://")):
-        from braidwater.sql.postgres_connection import PostgresConnection
+        with needed_for("SQL on PostgreSQL"):
+            from braidwater.sql.postgres_connection import PostgresConnection
 
         return PostgresConnection(str(database), schema)
     options = current_options()

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from braidwater.errors import TableError, TableNotFoundError
+from braidwater.extras import needed_for
 from braidwater.tables.arrow import ArrowFileTable, ArrowTable
 from braidwater.tables.base import Table
 from braidwater.tables.duckdb import DuckDBTable, database_table, files_table
@@ -64,7 +65,8 @@ def table(place: Any, query: str | None = None, *, name: str | None = None) -> T
 
 def _from_address(address: str, query: str | None, name: str | None) -> Table:
     if address.startswith(POSTGRES):
-        from braidwater.tables.postgres import postgres_table
+        with needed_for("A PostgreSQL table"):
+            from braidwater.tables.postgres import postgres_table
 
         server, inner = split_address(address)
         return postgres_table(server, inner or query or "", name=name)
@@ -147,7 +149,8 @@ def _from_duckdb(place: Any, query: str | None, name: str | None) -> Table:
 
 
 def _from_postgres(place: Any, query: str | None, name: str | None) -> Table:
-    from braidwater.tables.postgres import connected_table
+    with needed_for("A PostgreSQL table"):
+        from braidwater.tables.postgres import connected_table
 
     if query is None:
         raise TableError("A connection needs the name of a table or a SELECT: table(connection, 'flights').")

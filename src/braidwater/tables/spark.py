@@ -33,8 +33,8 @@ _QUANTILES = {"quantile_cont": "percentile", "quantile": "percentile", "approx_q
 class SparkTable(Table):
     """A data frame of a Spark session, read as Parquet files.
 
-    Where it is no more than Parquet files that this machine sees, these are read, without a byte through Spark. Any other
-    frame is computed once, when its rows are first read: every task writes the rows of its partition as a Parquet file
+    Where it is no more than columns of Parquet files that this machine sees, these are read, without a byte through Spark. Any
+    other frame is computed once, when its rows are first read: every task writes the rows of its partition as a Parquet file
     (Arrow as Spark hands it over, no Python object a value) into the shared folder, in the order of the partitions, and the
     files are removed when the table goes. That folder is the setting ``spark.braidwater.shared``; without it, on a session
     that runs on this machine, one in the cache directory.
@@ -58,7 +58,7 @@ class SparkTable(Table):
 
     @cached_property
     def files(self) -> ParquetTable | None:
-        """The files that the frame is, where it is no more than that."""
+        """The files whose columns the frame is, all of them or some, where it is no more than that."""
         found = _plain_files(self.frame)
         if not found:
             return None
@@ -66,7 +66,8 @@ class SparkTable(Table):
             files = ParquetTable(found, name=self.name)
         except TableError:  # their columns differ, or a file is no Parquet: Spark knows how to read them as one
             return None
-        return files if files.schema.names == self._schema.names else None
+        names = self._schema.names
+        return files if len(set(names)) == len(names) and set(names) <= set(files.schema.names) else None
 
     @cached_property
     def parquet(self) -> ParquetTable:
@@ -126,6 +127,8 @@ class SparkTable(Table):
             yield batch if batch.schema.equals(wanted) else batch.cast(wanted)
 
     def head(self, rows: int = 5) -> pa.Table:
+        if self.files is not None:
+            return super().head(rows)  # no job of Spark's for three rows
         found: pa.Table = self._asked(lambda: self.frame.limit(rows).toArrow(), f"limit({rows})")
         return found.cast(self._schema)
 
@@ -231,22 +234,33 @@ def shared_folder(spark: Any) -> str:
 
 
 def _plain_files(frame: Any) -> list[str]:
-    """The Parquet files that a frame reads with no step in between; none where there is one, or nobody can say."""
+    """The Parquet files that a frame reads with no step in between but a choice of columns; none where there is another, or
+    nobody can say."""
     plan = getattr(frame, "_jdf", None)
     if plan is None:  # Spark Connect does not show its plans
         return []
     plan = plan.queryExecution().optimizedPlan()
-    if plan.getClass().getSimpleName() != "LogicalRelation":
+    if _kind(plan) == "Project":
+        chosen = plan.projectList()
+        if any(_kind(chosen.apply(number)) != "AttributeReference" for number in range(chosen.size())):
+            return []
+        plan = plan.child()
+    if _kind(plan) != "LogicalRelation":
         return []
     relation = plan.relation()
-    if relation.getClass().getSimpleName() != "HadoopFsRelation" or relation.partitionSchema().length():
+    if _kind(relation) != "HadoopFsRelation" or relation.partitionSchema().length():
         return []
-    if relation.fileFormat().getClass().getSimpleName() != "ParquetFileFormat":
+    if _kind(relation.fileFormat()) != "ParquetFileFormat":
         return []
     parts = [urlparse(file) for file in frame.inputFiles()]
     files = sorted(unquote(part.path) for part in parts)
     local = all(part.scheme in ("", "file") for part in parts) and all(os.path.exists(file) for file in files)
     return files if local else []
+
+
+def _kind(node: Any) -> str:
+    name: str = node.getClass().getSimpleName()
+    return name
 
 
 def in_spark(query: exp.Select) -> exp.Select:

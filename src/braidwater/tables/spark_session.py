@@ -9,12 +9,12 @@ import sys
 from typing import Any
 
 from braidwater.errors import TableError, UnsupportedError
+from braidwater.extras import needed_for
 
 _JAVA = (
     "Spark needs Java 17 or newer, and there is none: install one (Debian: apt-get install openjdk-17-jre-headless), "
     "or set JAVA_HOME."
 )
-_PYSPARK = "Spark tables and the Spark engine need pyspark: pip install 'braidwater[spark]'."
 
 
 def start_session(master: str = "local[*]", *, name: str = "braidwater", **settings: str) -> Any:
@@ -48,10 +48,8 @@ def require_java() -> None:
 
 
 def _pyspark() -> Any:
-    try:
+    with needed_for("A Spark table or engine"):
         import pyspark.sql
-    except ImportError as error:
-        raise UnsupportedError(_PYSPARK) from error
     return pyspark.sql
 
 

@@ -19,6 +19,7 @@ from sqlglot import exp
 
 from braidwater.errors import TableError
 from braidwater.events import TableWritten, emit
+from braidwater.extras import needed_for
 from braidwater.tables.address import ARROW, DATABASE, PARQUET, POSTGRES, SPARK, split_address, table
 from braidwater.tables.base import Table
 from braidwater.tables.duckdb import open_database
@@ -83,7 +84,8 @@ def _write_address(source: Table, address: str) -> tuple[Table, int]:
 
 
 def _write_server(source: Table, server: str, name: str) -> tuple[Table, int]:
-    from braidwater.tables.postgres import postgres_table, write_postgres, writing_connection
+    with needed_for("Writing to PostgreSQL"):
+        from braidwater.tables.postgres import postgres_table, write_postgres, writing_connection
 
     if not name.strip():
         raise TableError("The address names no table to write to; write postgresql://USER@HOST/DATABASE::TABLE.")

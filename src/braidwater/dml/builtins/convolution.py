@@ -10,7 +10,8 @@ import numpy as np
 from braidwater.dml.builtins.base import Caller, builtin
 from braidwater.dml.builtins.casts import integers_of
 from braidwater.dml.values import ListValue
-from braidwater.errors import DMLShapeError, UnsupportedError
+from braidwater.errors import DMLShapeError
+from braidwater.extras import needed_for
 
 SHAPES = "input_shape: value, filter_shape: value, stride: value = none, padding: value = none"
 POOL = "input_shape: value, pool_size: value, stride: value = none, padding: value = none"
@@ -18,10 +19,8 @@ POOL = "input_shape: value, pool_size: value, stride: value = none, padding: val
 
 def torch_module() -> Any:
     """torch, where it is installed."""
-    try:
+    with needed_for("A layer of a neural network"):
         import torch
-    except ImportError:
-        raise UnsupportedError("Layers of neural networks need torch: pip install 'braidwater[deep]'.") from None
     return torch
 
 
