@@ -18,7 +18,7 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,12 +107,13 @@ def _script(case: Case, inputs: dict[str, bool], folder: Path, out: Path) -> str
     return "\n".join([*lines, case.script, *writes]) + "\n"
 
 
-def run_ours(script: Path, library: Path | None) -> str:
-    """Run a script by braidwater; its error, empty where it ended well."""
+def run_ours(script: Path, library: Path | None, arguments: Mapping[str, str] | None = None) -> str:
+    """Run a script by braidwater in its folder, with arguments by name; its error, empty where it ended well."""
     try:
         with _limit(LIMIT), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            dml.run(script, outputs=[], library=[library] if library else [])
+            folders = [library] if library else []
+            dml.run(script, outputs=[], library=folders, nvargs=arguments, directory=script.parent)
         return ""
     except Exception as error:  # a failure is what is looked for
         return f"{type(error).__name__}: {error}"
@@ -138,7 +139,7 @@ def judge(case: Case, ours: str | None, theirs: str | None, folder: Path) -> Ver
         return Verdict(case, "not tried", case.reason)
     if ours or theirs:
         kind = "both fail" if ours and theirs else "ours fails" if ours else "theirs fails"
-        return Verdict(case, kind, _short(ours or theirs or ""))
+        return Verdict(case, kind, shortened(ours or theirs or ""))
     for name in case.outputs:
         file = f"{case.name}.{name}.csv"
         wrong = difference(cells_of(folder / "ours" / file), cells_of(folder / "theirs" / file), case.tolerance)
@@ -182,7 +183,8 @@ def _same(mine: str | float, other: str | float, tolerance: float) -> bool:
     return bool(np.isclose(mine, other, rtol=tolerance, atol=tolerance, equal_nan=True))
 
 
-def _short(error: str) -> str:
+def shortened(error: str) -> str:
+    """The line of an error that says most."""
     lines = [line for line in error.splitlines() if line.strip()]
     return (lines[-1] if len(lines) > 1 and "Exception" in error else " ".join(lines[:2]))[:300]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dml_agreement import Verdict
+    from dml_agreement_classic import Compared
 
 PAGE = Path(__file__).parent.parent / "docs" / "dml-agreement.md"
 WORDS = {
@@ -21,6 +22,7 @@ WORDS = {
     "not tried": "not tried",
 }
 GOOD = ("agrees", "statistics")
+CLASSIC = "\n## The classic scripts\n"
 OWN = "\n## Our own library\n"
 
 
@@ -46,22 +48,53 @@ def by_function(verdicts: Iterable[Verdict]) -> dict[str, str]:
 
 
 def write_page(verdicts: Sequence[Verdict], functions: Sequence[str]) -> None:
-    """Write docs/dml-agreement.md, but for what it says of our own library."""
-    _, title, own = PAGE.read_text().partition(OWN)
+    """Write what docs/dml-agreement.md says of SystemDS's functions."""
+    _, classic, own = _page()
     lines = [_HEAD, *_counts(verdicts, functions), *_exceptions(verdicts), *_random(verdicts), ""]
-    PAGE.write_text("\n".join(lines) + title + own)
+    PAGE.write_text("\n".join(lines) + classic + own)
 
 
 def write_own(verdicts: Sequence[Verdict], functions: Sequence[str]) -> None:
     """Write what docs/dml-agreement.md says of our own library."""
-    above, _, _ = PAGE.read_text().partition(OWN)
+    above, classic, _ = _page()
     rows = [
         f"| `{verdict.case.name}` | {WORDS[verdict.kind]} | {_cell(verdict.case.own or verdict.detail)} |"
         for verdict in sorted(verdicts, key=lambda each: each.case.name)
         if verdict.kind not in GOOD
     ]
     lines = [_OWN_HEAD, *_counts(verdicts, functions), "", "| call | what | why |", "| --- | --- | --- |", *rows, ""]
-    PAGE.write_text(above + OWN + "\n".join(lines))
+    PAGE.write_text(above + classic + OWN + "\n".join(lines))
+
+
+def write_classic(found: Sequence[Compared]) -> None:
+    """Write what docs/dml-agreement.md says of the classic scripts."""
+    above, _, own = _page()
+    scripts = {each.call.script for each in found}
+    agreed = [each for each in found if each.agrees]
+    good = scripts - {each.call.script for each in found if not each.agrees}
+    rows = [
+        f"| `{each.call.name}` | {_compared(each)} | {each.cells} | {each.difference:.1e} | "
+        f"{_cell(each.call.known or each.trouble or each.call.reason)} |"
+        for each in found
+    ]
+    lines = [
+        _CLASSIC_HEAD,
+        f"**{len(good)} of {len(scripts)}** scripts run and agree in all their calls, {len(agreed)} of {len(found)} calls do:",
+        "", "| call | outputs | cells | greatest difference | |", "| --- | --- | --- | --- | --- |", *rows, "",
+    ]  # fmt: skip
+    PAGE.write_text(above + CLASSIC + "\n".join(lines).replace("| nan |", "| |") + own)
+
+
+def _compared(each: Compared) -> str:
+    names = [name.rpartition("/")[2] for name in each.call.outputs]
+    return ("a score of " if each.call.judge else "") + ", ".join(f"`{name}`" for name in names)
+
+
+def _page() -> tuple[str, str, str]:
+    """The page's three parts: of SystemDS's functions, of the classic scripts, of our own library."""
+    above, title, own = PAGE.read_text().partition(OWN)
+    above, between, classic = above.partition(CLASSIC)
+    return above, between + classic, title + own
 
 
 def _counts(verdicts: Sequence[Verdict], functions: Sequence[str]) -> list[str]:
@@ -109,4 +142,16 @@ Made by `SYSTEMDS_HOME=... python benchmarks/dml_agreement.py --write`; the call
 _OWN_HEAD = """
 Without `library=` a script calls the functions that come with braidwater, which are written anew ([their page](dml-library.md)).
 The same calls of those that both have, by `python benchmarks/dml_agreement.py --own --write`:
+"""
+
+_CLASSIC_HEAD = """
+The 34 algorithm scripts that SystemML had (`scripts/algorithms`, as of 3.2.0-rc2 of SystemDS, the last with all of them) run with
+the same arguments on the same files, mostly scikit-learn's small data sets; the files that both wrote are compared cell by
+cell, logs of iterations included. The difference is relative where a cell is above 1, and 1e-6 is allowed but where a score is
+compared. SystemDS 3.4 itself no longer takes two of their built-ins: it is given `binning` of our library for the trees' function
+in Java, and `transformencode` and `transformapply` for `transform`. Trees of categories end with one error on both sides: the
+script hands `table` a matrix of two columns.
+
+Made by `SYSTEMDS_HOME=... SYSTEMDS_SCRIPTS=... python benchmarks/dml_agreement_classic.py --write`; the calls stand in
+`benchmarks/dml_agreement_classic.txt`.
 """

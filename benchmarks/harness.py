@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,11 +95,14 @@ class Benchmark:
         parser = argparse.ArgumentParser(description=self.title)
         parser.add_argument("--rows", type=int, default=self.rows)
         parser.add_argument("--rounds", type=int, default=3)
+        parser.add_argument("--quick", action="store_true", help="a tenth of the rows, one round: to see that it works")
         parser.add_argument("--only", action="append", help="contenders to run (by default all)")
         parser.add_argument("--results", type=Path, default=RESULTS, help="the folder for the figures as JSON")
         parser.add_argument("--in-process", help=argparse.SUPPRESS)
         parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
         given = parser.parse_args()
+        if given.quick:
+            given.rows, given.rounds = given.rows // 10, 1
         if given.in_process:
             self._measure(given.in_process, given.data)
             return
@@ -107,17 +110,19 @@ class Benchmark:
             if self._make_data is not None:
                 self._make_data(Path(folder), given.rows)
             begun, busy, own = time.perf_counter(), busy_seconds(), cpu_seconds()
-            figures = self._rounds(given.only or list(self._contenders), given.rounds, Path(folder))
-            others = busy_seconds() - busy - (cpu_seconds() - own)
-            others /= (time.perf_counter() - begun) * (os.cpu_count() or 1)
+            command = f"--rows {given.rows} --rounds {given.rounds}"
+            command += "".join(f' --only "{name}"' for name in given.only or [])
+            figures: list[Figures] = []
+            for figures in self._rounds(given.only or list(self._contenders), given.rounds, Path(folder)):
+                others = busy_seconds() - busy - (cpu_seconds() - own)
+                others /= (time.perf_counter() - begun) * (os.cpu_count() or 1)
+                if figures:  # a run that is cut off leaves what it measured
+                    self._keep(given.results, given.rows, given.rounds, figures, max(others, 0.0), command)
         if not figures:
             raise SystemExit(f"{self.title}: no contender answered.")
         report(self.title, given.rows, figures)
         for name, reason in self._skipped.items():
             print(f"{name}: left out, {reason}")
-        command = f"--rows {given.rows} --rounds {given.rounds}"
-        command += "".join(f' --only "{name}"' for name in given.only or [])
-        self._keep(given.results, given.rows, given.rounds, figures, max(others, 0.0), command)
 
     def _measure(self, name: str, data: Path) -> None:
         """In the contender's own process: one call that is not counted, then one that is."""
@@ -150,7 +155,8 @@ class Benchmark:
         }
         print("FIGURES " + json.dumps(measured))
 
-    def _rounds(self, names: list[str], rounds: int, data: Path) -> list[Figures]:
+    def _rounds(self, names: list[str], rounds: int, data: Path) -> Iterator[list[Figures]]:
+        """The figures so far, after each answer."""
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for number in range(rounds):
             for name in names:
@@ -164,10 +170,10 @@ class Benchmark:
                 if answers:
                     runs[name].append(json.loads(answers[0]))
                     print(f"round {number + 1} {name}: {runs[name][-1]}", file=sys.stderr)
-                    continue
-                self._skipped[name] = json.loads(skips[0]) if skips else _last_words(done)
-                print(f"{name}: {self._skipped[name]}", file=sys.stderr)
-        return [self._figures(name, found) for name, found in runs.items() if found]
+                else:
+                    self._skipped[name] = json.loads(skips[0]) if skips else _last_words(done)
+                    print(f"{name}: {self._skipped[name]}", file=sys.stderr)
+                yield [self._figures(one, found) for one, found in runs.items() if found]
 
     def _figures(self, name: str, runs: list[dict[str, Any]]) -> Figures:
         def median(key: str) -> float:

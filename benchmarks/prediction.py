@@ -38,6 +38,7 @@ from braidwater.parallel.base import Replica
 from braidwater.parallel.grid import Grid
 from braidwater.parallel.loop import EpochLoop, own_random_numbers
 from braidwater.parallel.pipeline.replica import PipelineReplica
+from braidwater.parallel.spatial.strategy import SpatialReplica
 from braidwater.parallel.tensor_parallel.plan import make_plan
 from braidwater.parallel.tensor_parallel.strategy import TensorReplica
 from braidwater.planner import COSTS, Machine, Work
@@ -84,6 +85,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "averaging, every 8": ("averaging", {"every": 8}),
     "tensor_parallel": ("tensor_parallel", {}),
     "pipeline, 4 micro-batches": ("pipeline", {"micro_batches": 4, "schedule": "1f1b"}),
+    "spatial": ("spatial", {}),  # of nets with convolutions
 }
 
 
@@ -140,6 +142,8 @@ def measured(net: str, steps: int) -> dict[str, float]:
             "tensor_parallel": lambda: TensorReplica(told, Grid({"tensor": WORKERS}), parts),
             "pipeline, 4 micro-batches": lambda: PipelineReplica(told, Grid({"pipeline": WORKERS}), stages),
         }
+        if len(NETS[net][1]) == 3:
+            replicas["spatial"] = lambda: SpatialReplica(told, Grid({"spatial": WORKERS}))
         return {name: typical_step(asked, data, make()) for name, make in replicas.items()}
 
     steps_of: dict[str, float] = LocalEngine(WORKERS).gang(member, WORKERS)[0]
@@ -161,6 +165,7 @@ def predicted(net: str, constants: Machine) -> dict[str, float]:
     return {
         way: COSTS[name].price(figures, place, 1 if name == "single" else WORKERS, options).seconds
         for way, (name, options) in WAYS.items()
+        if COSTS[name].is_possible(layers)
     }
 
 
@@ -171,7 +176,7 @@ def results(steps: int, only: str | None) -> Iterator[dict[str, Any]]:
         if only is not None and only not in net:
             continue
         foretold, took = predicted(net, constants), measured(net, steps)
-        for way in WAYS:
+        for way in took:
             yield {"net": net, "strategy": way, "predicted": foretold[way], "measured": took[way]}
 
 

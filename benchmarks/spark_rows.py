@@ -2,9 +2,12 @@
 
 python benchmarks/spark_rows.py --rows 1000000 --rounds 3
 
-The function adds the product of 20 columns with a vector; its column is summed, so that no other work is measured. A row UDF
-calls Python a row, and has Arrow bring the values (Spark 4.2 and newer); rdd.map gets Row objects, which is how
-TensorFlowOnSpark, elephas and Orca are fed. Group models are least squares with an intercept.
+The function adds the product of 20 columns with a vector; its column is summed, so that no other work is measured. Its peers,
+each by its name: mapInArrow, where a batch comes through the JVM; a row UDF, whose values come in batches by Arrow (Spark 4.2
+and newer) or by pickle (before that, and with `useArrow=False`); rdd.map, which gets Row objects, as TensorFlowOnSpark, elephas
+and Orca are fed, and gives numbers, or rows with one column more, as TensorFrames' map_rows does. A row UDF gives nothing but
+its column: so does map_blocks where it is trimmed. "the scan alone" sums the 20 columns in the JVM. Group models are least
+squares with an intercept.
 """
 
 from __future__ import annotations
@@ -20,7 +23,15 @@ import numpy as np
 from harness import Benchmark
 
 WEIGHTS = np.linspace(-1, 1, WIDTH)
-bench = Benchmark("Rows through Spark: 20 doubles, 1,000 groups", rows=1_000_000, make_data=make_rows)
+WARM = 100_000
+
+
+def make_data(folder: Path, rows: int) -> None:
+    make_rows(folder, rows)
+    make_rows(folder / "warm", min(rows, WARM))
+
+
+bench = Benchmark("Rows through Spark: 20 doubles, 1,000 groups", rows=1_000_000, make_data=make_data)
 
 
 def total(rows: Any, column: str) -> str:
@@ -29,10 +40,19 @@ def total(rows: Any, column: str) -> str:
 
 @bench.contender("blocks: braidwater, map_blocks", ours=True)
 def map_blocks(data: Path) -> str:
+    return mapped(data, trim=False)
+
+
+@bench.contender("blocks: braidwater, map_blocks trimmed")
+def map_blocks_trimmed(data: Path) -> str:
+    return mapped(data, trim=True)
+
+
+def mapped(data: Path, *, trim: bool) -> str:
     from braidwater import block_functions, table
 
     rows = table(frame(data).select(*FEATURES), name="rows")
-    found = block_functions.map_blocks(product, rows, engine=engine())
+    found = block_functions.map_blocks(product, rows, trim=trim, engine=engine())
     return total(found.frame, "odds")
 
 
@@ -57,21 +77,30 @@ def map_in_arrow(data: Path) -> str:
     return total(frame(data).select(*FEATURES).mapInArrow(work, schema), "odds")
 
 
-@bench.contender("blocks: a row UDF", once=True)
-def row_udf(data: Path) -> str:
+@bench.contender("blocks: a row UDF, by Arrow", once=True)
+def row_udf_by_arrow(data: Path) -> str:
+    return row_udf(data, by_arrow=True)
+
+
+@bench.contender("blocks: a row UDF, pickled", once=True)
+def row_udf_pickled(data: Path) -> str:
+    return row_udf(data, by_arrow=False)
+
+
+def row_udf(data: Path, *, by_arrow: bool) -> str:
     from pyspark.sql.functions import udf
 
     session()
     weights = WEIGHTS.tolist()
 
-    @udf("double")
     def odds(*row: float) -> float:
         return sum(weight * value for weight, value in zip(weights, row, strict=True))
 
-    return total(frame(data).select(*FEATURES, odds(*FEATURES).alias("odds")), "odds")
+    called = udf(odds, "double", useArrow=by_arrow)
+    return total(frame(data).select(*FEATURES, called(*FEATURES).alias("odds")), "odds")
 
 
-@bench.contender("blocks: rdd.map, a row at a time", once=True)
+@bench.contender("blocks: rdd.map, numbers out", once=True)
 def rdd_map(data: Path) -> str:
     weights = WEIGHTS.tolist()
 
@@ -79,6 +108,26 @@ def rdd_map(data: Path) -> str:
         return sum(weight * value for weight, value in zip(weights, row, strict=True))
 
     return f"sum {frame(data).select(*FEATURES).rdd.map(odds).sum():.3f}"
+
+
+@bench.contender("blocks: rdd.map, rows out", once=True)
+def rdd_map_rows(data: Path) -> str:
+    weights = WEIGHTS.tolist()
+
+    def with_odds(row: Any) -> tuple[float, ...]:
+        return (*row, sum(weight * value for weight, value in zip(weights, row, strict=True)))
+
+    schema = ", ".join(f"{name} double" for name in (*FEATURES, "odds"))
+    found = session().createDataFrame(frame(data).select(*FEATURES).rdd.map(with_odds), schema)
+    return total(found, "odds")
+
+
+@bench.contender("blocks: the scan alone")
+def scan(data: Path) -> str:
+    from pyspark.sql.functions import sum as total_of
+
+    frame(data)  # first: a function needs a session
+    return f"sum {sum(frame(data).select(*(total_of(name) for name in FEATURES)).first()):.3f}"
 
 
 @bench.contender("groups: braidwater, fit_groups")

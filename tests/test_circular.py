@@ -174,10 +174,10 @@ def of(kind: type, heard: list[Any]) -> list[Any]:
     ids=lambda value: type(value).__name__ if isinstance(value, LogisticRegression | LinearRegression | KMeans) else "",
 )
 def test_trials_join_the_running_scan_and_are_those_of_fits_alone_bit_for_bit(flights, model, space, roles):
-    study, heard = searched(model, space, flights, budget=9, workers=4, keep=9, fused="circular", **roles)
-    assert [trial.state for trial in study.trials] == ["complete"] * 9
+    study, heard = searched(model, space, flights, budget=6, workers=4, keep=6, fused="circular", **roles)
+    assert [trial.state for trial in study.trials] == ["complete"] * 6
     joined = of(TrialJoined, heard)
-    assert [event.number for event in joined] == list(range(9))
+    assert [event.number for event in joined] == list(range(6))
     assert max(event.riders for event in joined) == 4
     rows, held_out = train_test_split(table(flights), 0.2)
     given = {name: value for name, value in roles.items() if name != "metric"}
@@ -191,7 +191,7 @@ def test_trials_join_the_running_scan_and_are_those_of_fits_alone_bit_for_bit(fl
             assert trial.value == alone.evaluate(held_out)[study.metrics[0]]
     reading = of(ScanShared, heard)[0]
     assert reading.blocks_read < reading.blocks_alone / 2
-    again, _ = searched(model, space, flights, budget=9, workers=4, fused="circular", **roles)
+    again, _ = searched(model, space, flights, budget=6, workers=4, fused="circular", **roles)
     assert [(t.parameters, t.value) for t in again.trials] == [(t.parameters, t.value) for t in study.trials]
 
 
@@ -249,6 +249,7 @@ def test_columns_can_be_searched_and_all_choices_of_them_ride_the_same_blocks(fl
             assert found.feature_names_.tolist() == alone.feature_names_.tolist()
             assert np.allclose(found.coef_, alone.coef_, rtol=1e-6, atol=1e-8)
         assert other.parameters == trial.parameters
+    space["alpha"], given["workers"] = Choice([1e-3]), 1
     by_folds = search(LogisticRegression(), space, flights, validation=KFold(2), **given)
     worth = {str(trial.parameters["features"]): trial.value for trial in by_folds.trials}
     assert len(set(worth.values())) == 3

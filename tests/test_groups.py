@@ -288,7 +288,7 @@ def test_trainers_are_trained_as_tasks_one_a_group(tmp_path):
 
 @pytest.mark.parametrize("groups", [3, 700])
 def test_merged_products_of_groups_are_those_of_all_rows_and_no_state_is_changed_by_another(groups, monkeypatch):
-    """Few groups stay in the cache; of 3 sorted ones each has more rows than a tile; `FEW` makes states be added in place."""
+    """In columns, in rows as they come, in rows dealt to groups; `FEW` makes states be added in place."""
     monkeypatch.setattr(grouped_gram, "FEW", 0)
     monkeypatch.setattr(grouped_gram, "TILE_BYTES", 1 << 15)
     random = np.random.default_rng(7)
@@ -298,7 +298,8 @@ def test_merged_products_of_groups_are_those_of_all_rows_and_no_state_is_changed
         columns = {name: random.normal(size=3000) + 100.0 * group for name in ("a", "b", "label")}
         columns |= {"few": random.integers(0, 5, 3000).astype(np.uint8), GROUP: group}
         parts.append(Block.from_arrays(columns | {"weight": random.integers(0, 3, 3000).astype(np.float64)}))
-    for cached in (0, 1 << 18):
+    for few, cached in ((1 << 10, 0), (0, 1 << 20), (0, 0)):
+        monkeypatch.setattr(grouped_gram, "FEW_GROUPS", few)
         monkeypatch.setattr(grouped_gram, "CACHED", cached)
         aggregate = GroupedGram(DESIGN, GROUP, kernel="fused")
         states = [aggregate.transition(aggregate.initialize(), part) for part in parts]

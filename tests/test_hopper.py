@@ -19,6 +19,8 @@ from braidwater.errors import OptionError, UnsupportedError, UserError, WorkerEr
 from braidwater.estimators import LinearRegression
 from braidwater.events import CheckpointWritten, TaskEvent, WorkerLost, listen
 from braidwater.model_selection import Choice, SuccessiveHalving, hop, search
+from braidwater.model_selection.hopper import ground
+from braidwater.model_selection.hopper.ground import make_ground
 from braidwater.model_selection.hopper.loop import batches_of
 from braidwater.model_selection.hopper.partitions import PartitionedSource, partitions_of
 from braidwater.options import options
@@ -221,9 +223,16 @@ def test_models_that_are_not_worth_it_are_stopped_and_their_place_is_taken():
     assert found.models[0].module_ is not None
 
 
-def test_trials_of_a_search_can_hop():
+def test_trials_of_a_search_can_hop(monkeypatch):
     space = {"learning_rate": Choice([1e-4, 1e-2, 3e-2])}
-    study = search(net(epochs=2), space, waves(), label="late", sampler="grid", hopper=True, workers=2, budget=3)
+    given = {"label": "late", "sampler": "grid", "workers": 2, "budget": 3, "partitions": 5}
+    grounds = []
+    monkeypatch.setattr(ground, "make_ground", lambda *args: grounds.append(make_ground(*args)) or grounds[0])
+    study = search(net(epochs=2), space, waves(), hopper=True, **given)
+    assert [list(grounds[0].owned(worker)) for worker in range(2)] == [[0, 2, 4], [1, 3]]
+    assert sum(grounds[0].sizes) == study.best_model().trained_on_["rows"]
+    with pytest.raises(OptionError, match=r"partitions=5.*hopper=True"):
+        search(net(epochs=2), space, waves(), **given)
     assert [trial.state for trial in study.trials] == ["complete"] * 3
     assert [trial.epochs for trial in study.trials] == [2] * 3
     assert study.best_model().history_[-1]["validation_loss"] == pytest.approx(study.best_value)

@@ -44,11 +44,16 @@ def test_packed_blocks_are_made_by_one_scan_and_spread_over_the_segments():
     assert packing == (
         "SELECT (row_number() OVER (ORDER BY p.segment, p.part) - 1)::int4 AS number, p.rows, p.data FROM "
         "(SELECT gp_segment_id AS segment, ((ctid::text::point)[0])::bigint / 8 AS part, count(*)::int4 AS rows, "
-        "CAST(ARRAY[COALESCE(STRING_AGG(FLOAT8SEND(\"x\"), CAST('\\x' AS BYTEA)), CAST('\\x' AS BYTEA))] AS BYTEA[]) AS data "
+        "CAST(ARRAY[COALESCE(STRING_AGG(FLOAT8SEND(\"x\"), CAST(NULL AS BYTEA)), CAST('\\x' AS BYTEA))] AS BYTEA[]) AS data "
         'FROM "flights" GROUP BY 1, 2) AS p'
     )
     parsed = sqlglot.parse_one(packing, dialect="postgres")
     assert parsed.find(exp.Lateral) is None  # which Greenplum cannot join to rows of other segments
+
+
+def test_how_to_get_pl_python_is_told_as_the_server_has_it():
+    assert of_version(FIFTEEN).how_to_get_python(150006) == "apt-get install postgresql-plpython3-15"
+    assert "apt-get" not in of_version(SEVEN).how_to_get_python(120012)
 
 
 def test_passes_and_facts_run_on_each_segment():

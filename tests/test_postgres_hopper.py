@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -42,6 +44,7 @@ from braidwater.tables.postgres import PostgresTable
 RUNNING = (
     "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid() AND query LIKE '%call%'"
 )
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +194,76 @@ def test_a_client_that_was_stopped_goes_on_with_the_hops_that_were_done(waves, e
     assert sum(usage.hops for usage in found.usage.values()) == 3
     for model, fitted, orders in zip(models, found.models, found.orders, strict=True):
         assert same_bits(fitted.module_.state_dict(), sequential(model, waves, orders))
+
+
+KILLED = """
+import os, sys
+from braidwater import Trainer, search
+from braidwater.engines.postgres import PostgresEngine
+from braidwater.events import CheckpointWritten, TaskEvent, listen
+from test_postgres_hopper import net, searched
+
+hops = []
+
+def die(event):
+    if isinstance(event, TaskEvent) and isinstance(event.told, CheckpointWritten):
+        hops.append(event)
+        if len(hops) == 3:
+            os.kill(os.getpid(), 9)
+
+if __name__ == "__main__":
+    with listen(die), PostgresEngine(sys.argv[1], 2) as engine:
+        searched(sys.argv[1] + "::waves", engine, sys.argv[2])
+"""
+
+
+def searched(rows, engine, storage):
+    return search(
+        net(epochs=3), {"learning_rate": [1e-3, 1e-2]}, rows, label="late", sampler="grid", hopper=True, engine=engine,
+        storage=storage,
+    )  # fmt: skip
+
+
+def test_a_search_whose_client_was_killed_leaves_no_session_and_goes_on_to_the_same_bits(
+    waves, engine, server, installed, tmp_path
+):
+    whole = searched(waves, engine, tmp_path / "whole")
+    tables = "SELECT relname FROM pg_class WHERE relnamespace = 'braidwater'::regnamespace OR relpersistence = 't' ORDER BY 1"
+    before, others = server.run(tables, database="hops"), server.run(SESSIONS, database="hops")
+    (tmp_path / "client.py").write_text(KILLED)
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    killed = subprocess.run(
+        [sys.executable, str(tmp_path / "client.py"), installed, str(tmp_path / "killed")],
+        env={**os.environ, "PYTHONPATH": paths}, check=False, timeout=120,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL
+    _wait(lambda: server.run(SESSIONS, database="hops") == others)
+    assert server.run(tables, database="hops") == before
+    again = searched(waves, engine, tmp_path / "killed")
+    assert [trial.epochs for trial in again.trials] == [3, 3]
+    assert same_bits(again.best_model().module_.state_dict(), whole.best_model().module_.state_dict())
+    assert again.best_value == whole.best_value
+
+
+def test_a_session_ends_in_the_middle_of_a_visit_when_its_client_is_gone(server, installed):
+    """Else it would train on for nobody, for as long as its share takes."""
+    script = (
+        "import sys, time; from braidwater.engines.postgres.sessions import open_session; "
+        "open_session(sys.argv[1], application='gone').execute('SELECT pg_sleep(600)')"
+    )
+    client = subprocess.Popen([sys.executable, "-c", script, installed], stderr=subprocess.DEVNULL)
+    running = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'gone' AND state = 'active'"
+    _wait(lambda: server.run(running, database="hops") == [(1,)])
+    client.kill()
+    client.wait()
+    _wait(lambda: server.run(running, database="hops") == [(0,)])
+
+
+def _wait(holds) -> None:
+    until = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def test_models_that_are_not_worth_it_are_stopped_and_validation_rows_are_all_seen(waves, engine):

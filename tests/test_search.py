@@ -258,6 +258,10 @@ def test_a_study_can_be_looked_at_in_every_form(halved, tmp_path: Path) -> None:
     optuna_study = study.to_optuna()
     assert optuna_study.best_trial.number == study.best_trial.number
     assert optuna_study.trials[0].intermediate_values[1] == study.trials[0].results[1]
+    for shown, trial in zip(optuna_study.trials, study.trials, strict=True):  # as optuna-dashboard draws them
+        assert shown.user_attrs == trial.metrics
+        assert shown.datetime_start.timestamp() == pytest.approx(trial.started, abs=1e-3)
+        assert shown.duration.total_seconds() == pytest.approx(trial.seconds, abs=1e-3)
     page = study.report().write(tmp_path / "search.html").read_text()
     for heading in ("Best trial", "History", "Hyperparameters", "Workers", "Trials"):
         assert f">{heading}</h2>" in page

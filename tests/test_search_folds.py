@@ -23,7 +23,7 @@ from braidwater.encoding import Categorical, Numeric
 from braidwater.engines import LocalEngine
 from braidwater.errors import OptionError, StudyError
 from braidwater.estimators import LinearRegression, LogisticRegression
-from braidwater.events import Event, PassFinished, TaskEvent, listen
+from braidwater.events import Event, PassFinished, PassStarted, TaskEvent, listen
 from braidwater.model_selection import GroupKFold, KFold, Searched, Study, cross_validate, search
 from braidwater.model_selection.fold_trials import FoldRows
 from braidwater.model_selection.rows import shareable
@@ -151,6 +151,17 @@ def test_folds_of_nets_share_a_cache_and_learn_what_tables_of_their_rows_teach(
             assert all(torch.equal(ours[name], weights) for name, weights in theirs.items())
             assert [r["validation_loss"] for r in one.history_] == [r["validation_loss"] for r in other.history_]
         assert len(list((tmp_path / "cache").rglob("*.blocks"))) == len(files)
+        taken = {"label": "y", "features": encoders, "sample_weight": "w", "folds": KFold(3)}
+        heard: list[Event] = []
+        with listen(heard.append):
+            found = cross_validate(net, tmp_path / "rows.parquet", models=True, **taken)
+        assert {event.origin for event in heard if isinstance(event, PassStarted)} == {"disk"}
+        assert len(list((tmp_path / "cache").rglob("*.blocks"))) == len(files)
+        for k, (validated, (train, test)) in enumerate(zip(found.models, folds.pairs, strict=True)):
+            alone = variant(net, {}).fit(train, **roles)
+            weights = validated.module_.state_dict()
+            assert all(torch.equal(weights[name], own) for name, own in alone.module_.state_dict().items())
+            assert found.folds.column("accuracy")[k].as_py() == alone.evaluate(test)["accuracy"]
 
 
 def test_a_search_is_chosen_within_each_outer_fold() -> None:

@@ -11,14 +11,15 @@
     model.transform(flights).select("prediction")
 
 The hyperparameters of the estimator are parameters of the stage, so a grid can vary them (`ParamGridBuilder`,
-`CrossValidator`). What a stage of Spark's made as a vector is read as a list of numbers. A fitted pipeline is saved and loaded as
-any other of Spark's: ``model.save(path)``, ``PipelineModel.load(path)``.
+`CrossValidator`). What a stage of Spark's made as a vector is read as a list of numbers. A pipeline is saved and loaded as any
+other of Spark's, before it is fitted and after: ``pipeline.save(path)``, ``Pipeline.load(path)``, ``PipelineModel.load(path)``.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,14 +37,17 @@ from pyspark.sql.types import BooleanType, NumericType
 
 from braidwater.engines.spark import SparkEngine
 from braidwater.errors import ModelFileError, OptionError, UnsupportedError
+from braidwater.report.models import ESTIMATORS, find
 from braidwater.tables.spark import SparkTable
 
 __all__ = ["SparkEstimator", "SparkModel"]
 
 _PART_BYTES = 8 * 2**20
+_PLAIN = {kind: place for kind, place in ESTIMATORS.items() if place.startswith("braidwater.estimators:")}
+_STAGE = "braidwater"  # in the metadata of a stage that is saved before it is fitted
 
 
-class SparkEstimator(Estimator):  # type: ignore[misc]
+class SparkEstimator(Estimator, MLWritable, MLReadable):  # type: ignore[misc]
     """An estimator or a `Trainer` of braidwater as a stage: ``fit(frame)`` trains it by the workers of the frame's session.
 
     `estimator` stays as it is; each fit trains a copy with the parameters of the stage. `options` go to its ``fit``: `label`,
@@ -73,6 +77,63 @@ class SparkEstimator(Estimator):  # type: ignore[misc]
         model.fit(rows, engine=SparkEngine(dataset.sparkSession, self.workers), **self.options)
         return SparkModel(model)
 
+    def write(self) -> MLWriter:
+        """Writes the unfitted stage: the kind of its estimator, its parameters and options, as JSON in the stage's metadata.
+
+        A `Trainer`, whose module and strategy are objects, is saved with its weights once it is fitted (`SparkModel`).
+        """
+        return _EstimatorWriter(self)
+
+    @classmethod
+    def read(cls) -> MLReader[SparkEstimator]:
+        """Reads what `write` wrote; ``SparkEstimator.load(path)`` is short for it."""
+        return _EstimatorReader()
+
+
+class _EstimatorWriter(MLWriter):  # type: ignore[misc]
+    def __init__(self, stage: SparkEstimator) -> None:
+        super().__init__()
+        self._stage = stage
+
+    def saveImpl(self, path: str) -> None:  # noqa: N802 - Spark's name
+        stage = self._stage
+        kind = getattr(stage.estimator, "kind", None)
+        if kind not in _PLAIN:
+            raise UnsupportedError(
+                f"A stage of {type(stage.estimator).__name__} is not saved before it is fitted, only one of "
+                f"{', '.join(_PLAIN)}. Fit the pipeline and save that."
+            )
+        parameters = {name: getattr(stage.estimator, name) for name in _hyperparameters(stage.estimator)}
+        given = {parameter.name: value for parameter, value in stage._paramMap.items()}
+        for name, value in (*parameters.items(), *stage.options.items(), *given.items()):
+            _require_plain(name, value)
+        told = {"kind": kind, "parameters": parameters, "workers": stage.workers, "options": stage.options}
+        DefaultParamsWriter.saveMetadata(stage, path, self.sparkSession, extraMetadata={_STAGE: told})
+
+
+class _EstimatorReader(MLReader[SparkEstimator]):  # type: ignore[misc]
+    def load(self, path: str) -> SparkEstimator:
+        metadata = DefaultParamsReader.loadMetadata(path, self.sparkSession)
+        told = metadata.get(_STAGE, {})
+        if told.get("kind") not in _PLAIN:  # what is imported is ours, whatever the file says
+            raise ModelFileError(
+                f"The stage in {path!r} holds no estimator that this version knows: {told.get('kind')!r}."
+            )
+        estimator = find(_PLAIN[told["kind"]])(**told["parameters"])
+        stage = SparkEstimator(estimator, workers=told["workers"], **told["options"])
+        stage._resetUid(metadata["uid"])
+        DefaultParamsReader.getAndSetParams(stage, metadata)
+        return stage
+
+
+def _require_plain(name: str, value: Any) -> None:
+    try:
+        json.dumps(value)
+    except TypeError as error:
+        raise UnsupportedError(
+            f"{name}={value!r} is no plain value, so the stage cannot be saved before it is fitted. Give numbers, text or lists."
+        ) from error
+
 
 class SparkModel(Model, MLWritable, MLReadable):  # type: ignore[misc]
     """A trained model as a stage: ``transform(frame)`` is the frame with the columns of ``model.predict``, lazily.
@@ -86,7 +147,7 @@ class SparkModel(Model, MLWritable, MLReadable):  # type: ignore[misc]
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         rows = SparkTable(without_vectors(dataset), name="data frame")
-        found = self.model.predict(rows, engine=SparkEngine(dataset.sparkSession, 1))
+        found = self.model.predict(rows, engine=SparkEngine(dataset.sparkSession))
         if not isinstance(found, SparkTable):
             raise UnsupportedError(f"{type(self.model).__name__}.predict gives no table of Spark.")
         frame: DataFrame = found.frame

@@ -51,7 +51,7 @@ def test_workers_that_wait_for_each_other_add_their_gradients(regression):
         for first in (0, 5, 10):
             batches = [rows[first : first + 5] for rows in parts]
             W = W - 0.1 * sum(gradient(X[rows], y[rows], W) for rows in batches)
-    assert_allclose(trained(X, y, 'k = 2, utype = "BSP", scheme = "DISJOINT_ROUND_ROBIN"'), W)
+    assert_allclose(trained(X, y, 'k = 2, utype = "BSP", freq = "BATCH", scheme = "DISJOINT_ROUND_ROBIN"'), W)
 
 
 def test_workers_that_do_not_wait_update_one_after_the_other(regression):
@@ -62,7 +62,7 @@ def test_workers_that_do_not_wait_update_one_after_the_other(regression):
             for begin in (0, 12):
                 rows = np.arange(begin + first, min(begin + first + 5, begin + 12))
                 W = W - 0.1 * gradient(X[rows], y[rows], W)
-    assert_allclose(trained(X, y, 'k = 2, utype = "ASP"'), W)
+    assert_allclose(trained(X, y, 'k = 2, utype = "ASP", freq = "BATCH"'), W)
 
 
 def test_an_epoch_between_visits_is_trained_locally_and_pushed_as_a_sum(regression):
@@ -77,7 +77,7 @@ def test_an_epoch_between_visits_is_trained_locally_and_pushed_as_a_sum(regressi
                 pushed = pushed + gradient(X[rows], y[rows], local)
                 local = local - 0.1 * gradient(X[rows], y[rows], local)
         W = W - 0.1 * pushed
-    assert_allclose(trained(X, y, 'k = 2, freq = "EPOCH"'), W)
+    assert_allclose(trained(X, y, 'k = 2, utype = "BSP"'), W)  # EPOCH is the default, as in SystemDS
 
 
 def test_models_are_averaged(regression):
@@ -212,3 +212,31 @@ def test_fourier_transforms_and_their_inverses():
 )  # fmt: skip
 def test_words_are_cut_to_their_stems(word, wanted):
     assert stem(word) == wanted
+
+
+def test_the_transform_of_older_scripts_is_that_of_newer_ones_and_is_learnt_once(tmp_path):
+    train, test = (
+        {"town": ["graz", "wien", "graz", "linz"], "rooms": [1.0, 2.0, 5.0, 3.0]},
+        {"town": ["linz", "wien"], "rooms": [4.0, 1.0]},
+    )
+    (tmp_path / "spec.json").write_text(
+        '{"recode": ["town"], "dummycode": ["town"], "bin": [{"name": "rooms", "numbins": 2}]}'
+    )
+    script = f"""
+spec = read("{tmp_path}/spec.json", data_type="scalar", value_type="string")
+[A, meta] = transformencode(target=train, spec=spec)
+B = transformapply(target=test, spec=spec, meta=meta)
+P = transform(target=train, transformPath="{tmp_path}/learnt", transformSpec="{tmp_path}/spec.json")
+Q = transform(target=test, transformPath="{tmp_path}/again", applyTransformPath="{tmp_path}/learnt")
+"""
+    import pandas as pd
+
+    found = dml.run(script, {"train": pd.DataFrame(train), "test": pd.DataFrame(test)}, list("ABPQ"))
+    dense = {
+        name: np.asarray(found[name].todense()) if hasattr(found[name], "todense") else found[name] for name in "ABPQ"
+    }
+    np.testing.assert_array_equal(dense["P"], dense["A"])
+    np.testing.assert_array_equal(dense["Q"], dense["B"])
+    assert dense["A"].shape == (4, 4)
+    with pytest.raises(DMLError, match=r"spec=None is not possible(.|\n)*applyTransformPath"):
+        dml.run('A = transform(target=F, transformPath="x")', {"F": pd.DataFrame(train)}, ["A"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,7 @@ from braidwater.errors import DMLError, DMLNameError, DMLStopped, DMLTypeError, 
 from braidwater.options import options
 
 ROOT = Path(__file__).parent.parent.parent
+COMMAND = [sys.executable, "-u", "-m", "braidwater.cli", "dml"]
 DENSE = np.array([[1.5, 0.0, -2.0], [1e-17, 1e300, 1 / 3]])
 SPARSE = sparse.random_array((90, 80), density=0.03, format="csr", rng=np.random.default_rng(1))
 
@@ -235,7 +239,7 @@ def test_mistakes_are_found_without_running(tmp_path):
 def test_an_endless_loop_is_stopped_by_the_keyboard(tmp_path):
     (tmp_path / "s.dml").write_text('print("begun")\nx = 1\nwhile (TRUE) x = x + 1')
     process = subprocess.Popen(
-        [sys.executable, "-m", "braidwater.cli", "dml", str(tmp_path / "s.dml")],
+        [*COMMAND, str(tmp_path / "s.dml")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -245,6 +249,79 @@ def test_an_endless_loop_is_stopped_by_the_keyboard(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (130, "Stopped.\n")
+
+
+def test_a_kernel_that_takes_minutes_is_stopped_by_the_keyboard(tmp_path):
+    (tmp_path / "s.dml").write_text(
+        'A = rand(rows=2500, cols=2500, seed=1)\nprint("begun " + (sum(A) > 0))\n[v, V] = eigen(A + t(A))\nprint(sum(v))'
+    )
+    process = subprocess.Popen(
+        [*COMMAND, str(tmp_path / "s.dml")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun TRUE\n"
+    time.sleep(0.5)  # it is in LAPACK by now, for 10 s and more
+    process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "Stopped.\n")
+    assert time.monotonic() - sent < 3  # 0.3 s on a machine that does nothing else
+
+
+IMPORTED = """
+import sys
+from braidwater.cli import main
+sys.argv = ["braidwater", "dml", sys.argv[1]]
+main()
+print(sorted(name for name in {names} if name in sys.modules))
+"""
+OPTIONAL = {
+    "torch", "numba", "duckdb", "sqlglot", "sklearn", "pandas", "scipy", "scipy.sparse", "pyarrow", "pyarrow.compute",
+    "typer", "pydantic", "rich", "importlib.metadata", "numpy.random", "concurrent.futures", "tempfile", "multiprocessing",
+    "braidwater.tables", "braidwater.blocks", "braidwater.engines", "braidwater.planner.plan", "braidwater.dml.lazy",
+    "braidwater.dml.explain", "braidwater.dml.interpreter.parfor",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("script", "needed"),
+    [
+        ("X = matrix(1, 3, 2)\nprint(sum(t(X) %*% X))", set()),
+        (
+            "X = matrix(1, 100, 90)\nA = t(X) %*% X + diag(matrix(1, 90, 1))\nprint(sum(solve(A, t(X) %*% X[, 1])))",
+            set(),
+        ),
+        ('X = read("x.csv")\nprint(sum(X - colMeans(X)))', {"pyarrow", "tempfile"}),
+        ("X = rand(rows=9, cols=9, seed=1)\nprint(sum(X))", {"numpy.random"}),
+    ],
+)
+def test_a_script_imports_no_more_than_it_needs(script, needed, tmp_path):
+    (tmp_path / "s.dml").write_text(script)
+    (tmp_path / "x.csv").write_text("1,2\n3,4\n")
+    code = IMPORTED.format(names=OPTIONAL)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "s.dml"], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert set(ast.literal_eval(done.stdout.splitlines()[-1])) <= needed
+
+
+def test_a_blas_that_is_imported_late_keeps_to_the_threads_of_the_others():
+    code = """
+from threadpoolctl import threadpool_info
+from braidwater.dml.runtime.workers import blas
+from braidwater.dml.scipy_on_demand import linalg
+
+def threads():
+    return [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
+
+before = threads()
+with blas.held():
+    linalg.get_lapack_funcs
+    assert len(threads()) == len(before) + 1 and set(threads()) == {1}, threads()
+assert set(threads()) == set(before), threads()
+"""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_stop_is_an_error_of_its_own():

@@ -103,6 +103,49 @@ run_all = function(matrix[double] X, double shift) return (matrix[double] A, dou
     assert told.notes == ["parfor in line 5, 8 turns, in processes (2): the script asks for it"]
 
 
+# Rows that a turn i of 1 to 6 writes and reads in a matrix of 40 rows, as Python and DML both read them.
+AFFINE = st.builds("{} * i + {}".format, st.sampled_from([-2, -1, 0, 1, 2, 3]), st.integers(14, 20))
+ROW = st.one_of(
+    AFFINE, st.sampled_from(["i * i", "38 - i * i", "round(i / 2) + 1", "min(i, 3)", "max(i, 2) + 9", "7 - i"])
+)
+CELLS = st.tuples(ROW, st.integers(0, 2), st.sampled_from([1, 2]))  # first row, further rows, column
+
+
+def touched(cells: tuple[str, int, int], i: int) -> set[tuple[int, int]]:
+    row, further, column = cells
+    names = {"i": i, "round": lambda x: int(np.floor(x + 0.5)), "min": min, "max": max}
+    first = eval(row, names)
+    return {(first + step, column) for step in range(further + 1)}
+
+
+@given(CELLS, CELLS)
+@settings(max_examples=150, deadline=None)
+def test_turns_that_meet_are_refused_and_others_give_what_a_loop_gives(
+    written: tuple[str, int, int], looked_at: tuple[str, int, int]
+) -> None:
+    """What turns may depend on is found by trying all pairs of them, which is what the check's intervals stand for."""
+    writes = [touched(written, i) for i in range(1, TURNS + 1)]
+    reads = [touched(looked_at, i) for i in range(1, TURNS + 1)]
+    pairs = [(i, j) for i in range(TURNS) for j in range(TURNS) if i != j]
+    meet = any(writes[i] & (writes[j] | reads[j]) for i, j in pairs)
+    (to, more, column), (source, further, other) = written, looked_at
+    script = "\n".join([
+        "A = matrix(seq(1, 80), 40, 2)", "LOOP {", f"  lo = {to}; k = {source}", f"  x = sum(A[k:(k + {further}), {other}])",
+        f"  A[lo:(lo + {more}), {column}] = matrix(x / i + 1, {more + 1}, 1)", "}",
+    ])  # fmt: skip
+
+    def cells(loop: str) -> Any:
+        return dml.run(script.replace("LOOP", loop), {}, ["A"], threads=2)["A"]
+
+    for mode in MODES[:2]:
+        loop = f"parfor (i in 1:{TURNS}, mode={mode})"
+        if meet:
+            with pytest.raises(DMLValueError, match="depend on one another"):
+                cells(loop)
+        else:
+            np.testing.assert_array_equal(cells(loop), cells(f"for (i in 1:{TURNS})"))
+
+
 def test_turns_draw_the_same_numbers_however_they_are_run() -> None:
     script = "A = matrix(0, 6, 5)\nparfor (i in 1:6{}) A[i, ] = rand(rows=1, cols=5)"
     found = [dml.run(script.format(f", mode={mode}"), {}, ["A"], seed=3, threads=2)["A"] for mode in MODES[:2]]

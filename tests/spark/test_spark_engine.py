@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import cloudpickle
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from killing import once
 
 from braidwater import (
     AllReduce,
@@ -25,11 +27,13 @@ from braidwater.blocks import BlockSource
 from braidwater.deep.modules import MLP
 from braidwater.engines import LocalEngine
 from braidwater.engines.spark import SparkEngine
+from braidwater.engines.spark.line import Line
 from braidwater.engines.spark.session import Session
 from braidwater.errors import NullValueError, OptionError
 from braidwater.events import Metric, PassStarted, listen
 from braidwater.options import options
 from braidwater.testing import ENGINE_CHECKS
+from braidwater.testing.engines import ROWS, Totals, source
 
 # many passes, or many gangs, each on Python workers of Spark's that have to start first
 LONG = ("every_row", "not_depend", "go_on_without", "hangs_or_dies", "asked_for_late", "share_the_machine", "inexact")
@@ -131,6 +135,26 @@ def test_more_members_than_slots_is_an_error_at_once(spark):
             SparkEngine(spark, **wrong)
 
 
+class Cut(Totals):
+    """Totals, whose worker loses its line to the driver in the middle, once; it lives on."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def transition(self, state, block):
+        if (block["number"] == ROWS // 2).any() and once(self.folder, "cut"):
+            for line in [found for found in gc.get_objects() if type(found) is Line]:
+                line.hang_up()
+        return super().transition(state, block)
+
+
+def test_a_line_that_breaks_loses_no_rows(spark, tmp_path):
+    with source("none") as rows:
+        expected = LocalEngine(1).aggregate(rows, Totals())
+        assert np.array_equal(SparkEngine(spark, 2).aggregate(rows, Cut(str(tmp_path))), expected)
+    assert (tmp_path / "cut").exists()
+
+
 def test_skewed_and_empty_partitions_are_all_seen(spark):
     frame = spark.range(0, 40_000, 1, 5).where("id % 8000 != 7 OR id < 8000").where("id < 8000 OR id >= 39990")
     rows = table(frame.selectExpr("id AS number", "CAST(id AS DOUBLE) AS value"), name="skewed")
@@ -181,6 +205,24 @@ def test_a_store_of_shards_is_read_anywhere_and_made_again_where_it_is_lost(spar
             for unit in store.units[::3]:
                 assert np.array_equal(elsewhere.read(unit.number).buffer, expected.read(unit.number).buffer)
         elsewhere.close()
+
+
+def test_columns_of_files_are_mapped_by_tasks_that_open_the_files(spark, flights, tmp_path):
+    """Rows do not pass through the JVM on their way in, stay in their order, and are those that were there."""
+    copied = tmp_path / "rows.parquet"
+    pq.write_table(pq.read_table(flights).select(["late", "x1", "x0", "word"]), copied, row_group_size=20_000)
+    chosen = table(spark.read.parquet(str(copied)).select("x0", "late"), name="chosen")
+    mapped = bf.map_blocks(lambda x0, late: {"y": x0 * late}, chosen, engine=SparkEngine(spark, 2))
+    plan = mapped.frame._jdf.queryExecution().optimizedPlan().toString()
+    assert "Range" in plan
+    assert "Relation" not in plan
+    here = pq.read_table(copied)
+    expected = here["x0"].to_numpy() * here["late"].to_numpy()
+    assert mapped.frame.toArrow().column_names == ["x0", "late", "y"]
+    assert np.array_equal(mapped.to_arrow()["y"].to_numpy(), expected)
+    pq.write_table(here.slice(0, 30_000), copied, row_group_size=10_000)
+    with pytest.raises(Exception, match="written anew after the table was opened"):
+        mapped.frame.collect()
 
 
 @pytest.mark.slow

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from braidwater import LinearRegression, table
-from braidwater.errors import ModelFileError, OptionError
+from braidwater import KMeans, LinearRegression, Trainer, table
+from braidwater.deep.modules import MLP
+from braidwater.errors import ModelFileError, OptionError, UnsupportedError
 
 pytest.importorskip("pyspark", reason="the extra [spark] is not installed")
 
@@ -60,6 +61,29 @@ def test_a_saved_pipeline_is_loaded_and_predicts_the_same(points, tmp_path, monk
     fitted.stages[1].model.intercept_ += 1.0
     fitted.write().overwrite().save(f"{tmp_path}/pipeline")
     assert PipelineModel.load(f"{tmp_path}/pipeline").stages[1].model.intercept_ == fitted.stages[1].model.intercept_
+
+
+def test_a_pipeline_is_saved_before_it_is_fitted(points, tmp_path):
+    stage = SparkEstimator(LinearRegression(alpha=2.0), label="y", features=["a", "b"], workers=2)
+    pipeline = Pipeline(stages=[stage.copy({stage.alpha: 0.5})])
+    pipeline.save(f"{tmp_path}/pipeline")
+    again = Pipeline.load(f"{tmp_path}/pipeline").getStages()[0]
+    assert (again.uid, again.workers, again.options) == (stage.uid, 2, {"label": "y", "features": ["a", "b"]})
+    assert (again.estimator.alpha, again.getOrDefault(again.alpha)) == (2.0, 0.5)
+    assert again.fit(points).model.coef_.tolist() == pipeline.fit(points).stages[0].model.coef_.tolist()
+    metadata = next((tmp_path / "pipeline" / "stages").glob("*/metadata/part-*"))
+    metadata.write_text(metadata.read_text().replace('"kind":"linear_regression"', '"kind":"os:system"'))
+    next(metadata.parent.glob(".part*.crc")).unlink()
+    with pytest.raises(ModelFileError, match="os:system"):
+        Pipeline.load(f"{tmp_path}/pipeline")
+
+
+@pytest.mark.parametrize(
+    ("make", "what"), [(lambda: Trainer(MLP), "Trainer"), (lambda: KMeans(2, init=np.zeros((2, 2))), "init=array")]
+)
+def test_what_is_no_plain_value_is_not_saved_before_it_is_fitted(spark, make, what, tmp_path):
+    with pytest.raises(UnsupportedError, match=what):
+        SparkEstimator(make(), features=["a", "b"]).save(f"{tmp_path}/stage")
 
 
 def test_a_stage_that_was_tampered_with_writes_nothing_outside_its_folder(spark, points, tmp_path):

@@ -92,6 +92,19 @@ def test_files_of_several_schemas_are_read_as_spark_reads_them(spark, tmp_path):
     assert found.to_pydict() == {"x": [1, 2, 3], "y": [None, None, 0.5]}
 
 
+def test_a_choice_of_columns_of_files_is_read_from_them(spark, tmp_path):
+    pq.write_table(pa.table({"x": [1, 2], "y": [0.5, 1.5], "z": ["a", "b"]}), tmp_path / "a.parquet")
+    frame = spark.read.parquet(str(tmp_path))
+    chosen = table(frame.select("z", "x"), name="chosen")
+    assert chosen.files is not None
+    assert chosen.to_arrow().to_pydict() == {"z": ["a", "b"], "x": [1, 2]}
+    assert chosen.head(1).to_pydict() == {"z": ["a"], "x": [1]}
+    assert table(frame.drop("y"), name="dropped").files is not None
+    for other in (frame.selectExpr("x + 1 AS x"), frame.select("x").limit(1), frame.withColumnRenamed("x", "w")):
+        assert table(other, name="computed").files is None
+    assert table(frame.selectExpr("y AS x"), name="renamed").to_arrow().to_pydict() == {"x": [0.5, 1.5]}
+
+
 def test_statements_that_encoders_send_mean_the_same_in_spark(spark):
     random = np.random.default_rng(1)
     data = pa.table(

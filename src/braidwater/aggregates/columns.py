@@ -126,25 +126,27 @@ class Columns:
                 return block.matrix(term.columns)
         return None
 
-    def fill_rows(self, block: Block, rows: slice, out: Array) -> None:
-        """Write the dense columns of some rows to `out` ``(rows, at least dense_width)`` float64, row by row; compiled."""
-        from braidwater.kernels.fused_group_sums import turn
+    def fill_rows(self, block: Block, rows: slice, places: Array, out: Array) -> None:
+        """Write the dense columns but the ones of some rows to ``out[places]``, ``(rows, at least dense_width)``; compiled."""
+        from braidwater.kernels.fused_group_sums import deal
 
-        begin, end, _ = rows.indices(block.rows)
+        begin = rows.indices(block.rows)[0]
         at = 0
         for term in self.dense_terms:
             if isinstance(term, NumberTerm) and block[term.columns[0]].dtype.kind == "f":
-                turn(block.matrix(term.columns), begin, end, at, out)
+                deal(block.matrix(term.columns), begin, places, at, out)
             else:
-                _fill(term, block, rows, np.zeros((term.width, 1)), out[:, at : at + term.width].T)
+                part = scratch("term", (term.width, len(places)), np.float64)
+                _fill(term, block, rows, np.zeros((term.width, 1)), part)
+                deal(part, 0, places, at, out)
             at += term.width
         labels = self.design.labels(block) if self.targets else None
         if labels is not None and self.classes is None and labels.dtype.kind == "f":
-            turn(labels[None], begin, end, at, out)
+            deal(labels[None], begin, places, at, out)
         elif self.targets:
-            self.fill_label(block, rows, np.zeros((self.targets, 1)), out[:, at : at + self.targets].T)
-        if self.with_ones:
-            out[:, self.dense_width - 1] = 1.0
+            part = scratch("term", (self.targets, len(places)), np.float64)
+            self.fill_label(block, rows, np.zeros((self.targets, 1)), part)
+            deal(part, 0, places, at, out)
 
     def codes(self, term: CodeTerm, block: Block, rows: slice) -> Array:
         """Which column of the term each row has a 1 in (intp), `term.width` where in none."""

@@ -45,6 +45,11 @@ class GramStack:
             self.width,
         )
 
+    def copy(self) -> GramStack:
+        """The same in arrays of its own."""
+        memory = self.mean.copy(), self.products.copy()
+        return GramStack(self.codes.copy(), self.rows.copy(), self.weight.copy(), *memory, self.width)
+
     def summed(self, chosen: Array) -> GramResult:
         """The Gram matrix of the rows of several groups together, picked by their places or a mask."""
         rows, weight, mean, products = added(
@@ -55,6 +60,11 @@ class GramStack:
 
 def stacked(parts: list[GramStack], kernel: KernelName = "blas") -> GramStack:
     """One stack of several; groups that are in more than one of them are added up in their order."""
+    if all(_alike(parts[0], part) for part in parts):
+        found = parts[0].copy()
+        for part in parts[1:]:
+            added_to(found, part, kernel)
+        return found
     codes, first = np.unique(np.concatenate([part.codes for part in parts]), return_index=True)
     size = parts[0].mean.shape[1]
     found = GramStack(
@@ -80,12 +90,21 @@ def stacked(parts: list[GramStack], kernel: KernelName = "blas") -> GramStack:
 
 def added_to(found: GramStack, part: GramStack, kernel: KernelName) -> bool:
     """Add the groups of `part` to those of `found`, if it has all of them."""
+    if _alike(found, part):
+        every = np.arange(len(found))
+        _add(found, every, part, every, kernel)
+        return True
     places = np.minimum(np.searchsorted(found.codes, part.codes), len(found) - 1)
     if not np.array_equal(found.codes[places], part.codes):
         return False
     for chosen in _distinct(places, np.arange(len(part))):
         _add(found, places[chosen], part, chosen, kernel)
     return True
+
+
+def _alike(one: GramStack, other: GramStack) -> bool:
+    """Whether both have the same groups, each once."""
+    return np.array_equal(one.codes, other.codes) and bool(np.all(one.codes[1:] > one.codes[:-1]))
 
 
 def _distinct(places: Array, chosen: Array) -> list[Array]:

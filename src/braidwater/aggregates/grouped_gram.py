@@ -11,13 +11,13 @@ from braidwater.aggregates.columns import TILE_ROWS, Columns
 from braidwater.aggregates.gram_stack import GramStack, added_to, stacked
 from braidwater.aggregates.grouped import runs
 from braidwater.blocks.base import Array, Block
-from braidwater.blocks.parts import part_of
 from braidwater.encoding.design import Design
 from braidwater.kernels import scratch
 from braidwater.kernels.choice import KernelName
 
 TILE_BYTES = 1 << 19  # of rows that are turned at a time: they stay in the second-level cache
 CACHED = 1 << 18  # bytes of matrices that stay in the second-level cache whichever comes next
+FEW_GROUPS = 16  # of which a tile has runs of a hundred rows
 FEW = 4096  # groups in a list of stacks, until it is worth making one of them
 
 
@@ -99,59 +99,93 @@ class GroupedGram(Aggregate[StackState, GramStack]):
         )
 
     def _compiled(self, block: Block) -> GramStack:
-        """The groups of a block whose rows lie in any order: sorted, unless all matrices stay in the cache."""
+        """The groups of a block whose rows lie in any order: sorted, unless they are few or all matrices stay in the cache."""
         codes = block[self.column]
         groups = int(codes.max()) - int(codes.min()) + 1
-        in_cache = 8 * groups * self._padded * (self.columns.width + 1) <= CACHED
-        found = self._unsorted(block, groups) if in_cache else self._sorted(block)
+        if self.in_columns(groups):
+            found = self._few(block, groups)
+        elif 8 * groups * self._padded * (self.columns.width + 1) <= CACHED:
+            found = self._unsorted(block, groups)
+        else:
+            found = self._sorted(block)
         order = self.columns.order
         if np.all(order == np.arange(self.columns.width)):
             return found
         return replace(found, mean=found.mean[:, order], products=found.products[:, order][:, :, order])
 
+    def in_columns(self, groups: int) -> bool:
+        """Whether groups are so few that a tile has a long run of rows of each: then columns need not be turned to rows."""
+        from braidwater.kernels.fused_products import COLUMNS
+
+        return self.kernel == "fused" and groups <= FEW_GROUPS and self.columns.width < COLUMNS
+
+    def _few(self, block: Block, groups: int) -> GramStack:
+        from braidwater.kernels.fused_group_sums import add_columns
+
+        size, codes = self.columns.width, block[self.column]
+        lowest, rounded = int(codes.min()), (size + 4) // 4 * 4
+        sums, shift = np.zeros((groups, rounded, rounded)), np.zeros((groups, size))
+        seen, heavy = np.zeros(groups, np.int64), np.zeros(groups)
+        for rows in block.slices(self._tile_rows):
+            tile = self.columns.dense(block, rows, np.zeros(self.columns.dense_width))
+            stored = self.columns.weights(block, rows)
+            weights = np.zeros(0) if stored is None else stored
+            heavy += np.bincount(codes[rows] - lowest, stored, groups)
+            add_columns(
+                tile, codes[rows], lowest, weights, shift, seen, sums, scratch("runs", (rounded, tile.shape[1]), float)
+            )
+        sums = np.tril(sums) + np.tril(sums, -1).swapaxes(1, 2)
+        sums[:, size, size] = heavy  # the squares of roots are not quite the weights
+        return self._centred(lowest, seen, shift, sums)
+
     def _unsorted(self, block: Block, groups: int) -> GramStack:
-        from braidwater.kernels.fused_group_sums import add_rows, center
+        from braidwater.kernels.fused_group_sums import add_rows
 
         size, codes = self.columns.width, block[self.column]
         lowest = int(codes.min())
         sums, shift = np.zeros((groups, size + 1, self._padded)), np.zeros((groups, self._padded))
         seen = np.zeros(groups, np.int64)
+        places = np.arange(self._tile_rows)
         for rows in block.slices(self._tile_rows):
-            tile, weighted = self._rows(block, rows)
+            tile = scratch("rows", (len(codes[rows]), self._padded), np.float64)
+            weighted = self._fill(block, rows, places[: len(tile)], tile)
             add_rows(tile, codes[rows], lowest, weighted, shift, seen, sums)
+        return self._centred(lowest, seen, shift, sums)
+
+    def _centred(self, lowest: int, seen: Array, shift: Array, sums: Array) -> GramStack:
+        """The groups that were seen, from sums about a row of each."""
+        from braidwater.kernels.fused_group_sums import center
+
         there = np.flatnonzero(seen)
         found = self._empty(there + lowest, seen[there])
         center(sums[there], shift[there], found.weight, found.mean, found.products)
         return found
 
     def _sorted(self, block: Block) -> GramStack:
-        from braidwater.kernels.fused_group_sums import group_sums
+        from braidwater.kernels.fused_group_sums import group_sums, order_by_group
 
-        block, codes, begins, ends = _by_group(block, self.column, self._tile_rows)
-        found = self._empty(codes, ends - begins)
-        first = 0
-        while first < len(codes):
-            last = max(first + 1, int(np.searchsorted(ends, begins[first] + self._tile_rows, side="right")))
-            tile, weighted = self._rows(block, slice(int(begins[first]), int(ends[last - 1])))
-            runs = slice(first, last)
-            group_sums(
-                tile, begins[runs] - begins[first], ends[runs] - begins[first], weighted, found.weight[runs],
-                found.mean[runs], found.products[runs],
-            )  # fmt: skip
-            first = last
+        codes = block[self.column]
+        lowest = int(codes.min())
+        bounds, places = np.zeros(int(codes.max()) - lowest + 2, np.int64), scratch("places", codes.shape, np.int64)
+        order_by_group(codes, lowest, bounds, places)
+        lines = scratch("rows", (block.rows, self._padded), np.float64)
+        for rows in block.slices(self._tile_rows):
+            weighted = self._fill(block, rows, places[rows], lines)
+        there = np.flatnonzero(bounds[1:] > bounds[:-1])
+        begins, ends = bounds[there], bounds[there + 1]
+        found = self._empty(there + lowest, ends - begins)
+        group_sums(lines, begins, ends, weighted, found.weight, found.mean, found.products)
         return found
 
-    def _rows(self, block: Block, rows: slice) -> tuple[Array, bool]:
-        """Some rows as lines of scratch memory: the computed columns, a one, and the weight where there is one."""
-        size = self.columns.width
-        tile = scratch("rows", (len(range(*rows.indices(block.rows))), self._padded), np.float64)
-        self.columns.fill_rows(block, rows, tile)
-        tile[:, size] = 1.0
-        tile[:, size + 1 :] = 0.0
+    def _fill(self, block: Block, rows: slice, places: Array, out: Array) -> bool:
+        """Write some rows to ``out[places]``: the computed columns, and behind a free place the weight, if there is one."""
+        from braidwater.kernels.fused_group_sums import deal
+
+        self.columns.fill_rows(block, rows, places, out)
         weights = self.columns.weights(block, rows)
         if weights is not None:
-            tile[:, size + 1] = weights
-        return tile, weights is not None
+            deal(weights[None], 0, places, self.columns.width + 1, out)
+        return weights is not None
 
     def _empty(self, codes: Array, rows: Array) -> GramStack:
         count, size = len(codes), self.columns.width
@@ -190,27 +224,6 @@ class GroupedGram(Aggregate[StackState, GramStack]):
             np.zeros((0, size, size)),
             self.design.width,
         )
-
-
-def _by_group(block: Block, column: str, longest: int) -> tuple[Block, Array, Array, Array]:
-    """The block with its rows in the order of their groups, and code, begin and end of every run of at most `longest` rows."""
-    from braidwater.kernels.fused_group_sums import order_by_group
-
-    codes = block[column]
-    lowest = int(codes.min())
-    bounds, order = np.zeros(int(codes.max()) - lowest + 2, np.int64), scratch("order", codes.shape, np.int64)
-    order_by_group(codes, lowest, bounds, order)
-    if np.any(codes[1:] < codes[:-1]):
-        block = part_of(block, order, memory="sorted")
-    groups = np.flatnonzero(bounds[1:] > bounds[:-1])
-    begins, ends = bounds[groups], bounds[groups + 1]
-    pieces = -(-(ends - begins) // longest)
-    if pieces.max() > 1:
-        groups, ends = np.repeat(groups, pieces), np.repeat(ends, pieces)
-        number = np.arange(len(groups)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        begins = np.repeat(begins, pieces) + number * longest
-        ends = np.minimum(ends, begins + longest)
-    return block, groups + lowest, begins, ends
 
 
 def run_products(columns: Array, begins: Array, counts: Array) -> Array:

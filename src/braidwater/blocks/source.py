@@ -48,7 +48,7 @@ class BlockSource:
         self.cache = self._choose(cache)
         self.rows_dropped = 0
         self.passes_done = 0
-        self._fingerprint = table.fingerprint()
+        self.fingerprint = table.fingerprint()  # when this source was made
         self.store: BlockStore | None = None if encoder is None else table.kept_blocks(encoder)
         path = self.cache_path
         if self.store is None and path is not None and (self.cache == "disk" or table.encoded):
@@ -85,10 +85,10 @@ class BlockSource:
     @property
     def cache_path(self) -> Path | None:
         """Where the cache file of these blocks lies; None where the table has no fingerprint to find it by."""
-        if self._fingerprint is None or self.encoder is None:
+        if self.fingerprint is None or self.encoder is None:
             return None
         identity = [
-            self._fingerprint,
+            self.fingerprint,
             list(self.columns),
             self.encoder.key,
             self.encoder.block_schema.to_json(),
@@ -99,7 +99,7 @@ class BlockSource:
 
     def check_unchanged(self) -> None:
         """Raise `TableChangedError` when the table is not what it was when this source was made."""
-        if self._fingerprint is not None and self.table.fingerprint() != self._fingerprint:
+        if self.fingerprint is not None and self.table.fingerprint() != self.fingerprint:
             raise TableChangedError(
                 f"Table {self.table.name!r} changed while it was being read. Nothing was learnt from the mixture; run again."
             )

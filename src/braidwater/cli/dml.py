@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
-
+from braidwater.cli import SCRIPT_MARKS
+from braidwater.cli.interrupt import answered_at_once
 from braidwater.dml import compile as prepare
-from braidwater.dml.explain import Explanation, Statistics
 from braidwater.errors import DMLError, OptionError
 
 
@@ -17,23 +17,24 @@ def run(
     script: str,
     words: Sequence[str],
     *,
-    explain: str | None,
-    stats: bool,
-    lint: bool,
-    strict: bool,
-    plain: bool,
-    seed: int | None,
-    memory: str | None,
-    threads: int | None,
-    library: Sequence[str],
+    explain: str | None = None,
+    stats: bool = False,
+    lint: bool = False,
+    strict: bool = False,
+    plain: bool = False,
+    seed: int | None = None,
+    memory: str | None = None,
+    threads: int | None = None,
+    library: Sequence[str] = (),
 ) -> None:
     """Run a file. `words` are its arguments, as ``-args 1 x`` or ``-nvargs name=value``."""
     args, nvargs = script_arguments(words)
     context: dict[str, Any] = {"plain": plain}
-    if explain is not None:
-        context["explain"] = Explanation(explain)  # type: ignore[arg-type]
-    if stats:
-        context["statistics"] = Statistics()
+    if explain is not None or stats:
+        from braidwater.dml.explain import Explanation, Statistics
+
+        context["explain"] = None if explain is None else Explanation(explain)  # type: ignore[arg-type]
+        context["statistics"] = Statistics() if stats else None
     try:
         prepared = prepare(
             Path(script), (), strict=strict, seed=seed, memory=memory, threads=threads, library=list(library), **context
@@ -41,14 +42,15 @@ def run(
         if lint:
             _show_findings(script, prepared.lint())
             return
-        prepared(args=args, nvargs=nvargs)
+        with answered_at_once():
+            prepared(args=args, nvargs=nvargs)
     except DMLError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from None
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     finally:
         for part in ("explain", "statistics"):
-            if part in context and context[part].text:
-                typer.echo(context[part].text, err=True)
+            if context.get(part) is not None and context[part].text:
+                print(context[part].text, file=sys.stderr)
 
 
 def script_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -61,7 +63,7 @@ def script_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     nvargs: dict[str, str] = {}
     kind = ""
     for word in words:
-        if word in ("-args", "--args", "-nvargs", "--nvargs"):
+        if word in SCRIPT_MARKS:
             kind = word.lstrip("-")
         elif kind == "args":
             args.append(word)
@@ -75,8 +77,8 @@ def script_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 def _show_findings(script: str, findings: Sequence[DMLError]) -> None:
     for finding in findings:
-        typer.echo(str(finding))
+        print(finding)
     if findings:
-        typer.echo(f"{len(findings)} mistake{'s' * (len(findings) != 1)} in {script}.", err=True)
-        raise typer.Exit(1)
-    typer.echo(f"Nothing found in {script}.")
+        print(f"{len(findings)} mistake{'s' * (len(findings) != 1)} in {script}.", file=sys.stderr)
+        raise SystemExit(1)
+    print(f"Nothing found in {script}.")

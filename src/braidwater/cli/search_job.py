@@ -34,8 +34,8 @@ from braidwater.errors import UserError
 
 SEARCH_KEYS: dict[str, tuple[type, ...]] = {
     "metric": (str,), "direction": (str,), "trials": (int,), "seconds": (float,), "epochs": (int,), "sampler": (str,),
-    "scheduler": (str,), "folds": (int,), "hopper": (bool,), "storage": (str,), "name": (str,), "resume": (bool,),
-    "keep": (int,), "trial_timeout": (float,), "space": (dict,),
+    "scheduler": (str,), "folds": (int,), "hopper": (bool,), "partitions": (int,), "storage": (str,), "name": (str,),
+    "resume": (bool,), "keep": (int,), "trial_timeout": (float,), "space": (dict,),
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from braidwater.deep.optimizers import OPTIMIZERS
+from braidwater.deep.optimizers import optimizer_named
 from braidwater.parallel.checkpoint import Checkpoints
 from braidwater.parallel.local_training import mean_state
 from braidwater.parallel.member_state import join_tensors, split_tensors
@@ -37,7 +37,7 @@ class WarmOptimizer:
     state: State
 
     def __call__(self, parameters: Iterable[Any], lr: float, **arguments: Any) -> torch.optim.Optimizer:
-        made = OPTIMIZERS[self.name](parameters, lr=lr, **arguments)  # type: ignore[call-arg]
+        made = optimizer_named(self.name, list(parameters), lr, arguments)
         numbered = dict(enumerate(p for group in made.param_groups for p in group["params"]))
         if self.state and all(
             number in numbered and _fits(numbered[number], one) for number, one in self.state.items()

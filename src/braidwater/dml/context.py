@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ class Context:
     pool: Any = None
     opened: list[Any] = field(default_factory=list)  # tables that are read block by block, until `close`
 
-    def __post_init__(self) -> None:
-        self.random = np.random.default_rng(self.seed)
+    @cached_property
+    def random(self) -> np.random.Generator:
+        return np.random.default_rng(self.seed)  # numpy imports its generators when they are first asked for
 
     def draw_seed(self) -> int:
         """A seed for a random matrix that was asked for without one."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 from braidwater.dml.context import Context
+from braidwater.dml.scipy_on_demand import sparse
 from braidwater.dml.values import Frame, ListValue, is_matrix, is_sparse, is_streamed
 from braidwater.errors import DMLTypeError
 

@@ -124,7 +124,7 @@ and by position in one call, one number put into many cells, a 1 x 1 matrix wher
 scripts' trees), values of more than two dimensions (`tensor`), and in `transformencode` the keys
 `word_embedding`, `bag_of_words` and `udf`; `tokenize` gives one row a token. Files in the formats hdf5, json, proto, cog and
 delta, and SystemDS's own binary format, are not read; lists are not written. `map` runs methods of strings, arithmetic and
-conditions, and of Java nothing else. The workers of `paramserv` take turns in one process.
+conditions, and of Java nothing else.
 
 [What SystemDS's own functions give here and there](dml-agreement.md) is compared by a script.
 """

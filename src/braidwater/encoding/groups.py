@@ -48,14 +48,17 @@ class GroupKeys:
 
     def codes(self, batch: pa.RecordBatch) -> Array:
         """The place in `keys` of every row ``(rows,)``; ``len(keys)`` for a group that is not among them."""
-        combined = np.zeros(batch.num_rows, np.int64)
+        found = []
         for number, column in enumerate(self.columns):
             place = batch.schema.get_field_index(column)
             if place < 0:
                 raise ColumnNotFoundError("the rows", column, batch.schema.names)
-            combined = combined * (len(self._values[number]) + 2) + self._column_codes(number, batch.column(place))
-        if len(self.columns) == 1:
-            return self._single[combined]
+            found.append(self._column_codes(number, batch.column(place)))
+        if len(found) == 1:
+            return self._single[found[0]]
+        combined = found[0]
+        for values, codes in zip(self._values[1:], found[1:], strict=True):
+            combined = combined * (len(values) + 2) + codes
         places = np.minimum(np.searchsorted(self._combined, combined), len(self.keys) - 1)
         return np.where(self._combined[places] == combined, self._order[places], len(self.keys))
 

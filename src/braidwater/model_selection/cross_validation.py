@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 from sklearn.base import BaseEstimator, clone
 
+from braidwater.blocks.base import Array
 from braidwater.encoding.encoding import Features, FittedEncoding
-from braidwater.engines import Engine, default_engine
+from braidwater.engines import Engine, LocalEngine, default_engine
 from braidwater.errors import OptionError, UnsupportedError
 from braidwater.estimators.base import TableEstimator
 from braidwater.model_selection.declared import encoding_for
@@ -21,6 +22,7 @@ from braidwater.model_selection.fold_fit import PART, FoldFit, fit_folds, fold_w
 from braidwater.model_selection.folds import Folds, splitter_of
 from braidwater.model_selection.group_predictions import PredictByGroup, prediction_fields
 from braidwater.model_selection.model_stack import ModelStack
+from braidwater.model_selection.variants import is_trainer
 from braidwater.planner import Plan, plan_table
 from braidwater.planner.base import Work
 from braidwater.tables import Table, table
@@ -90,7 +92,7 @@ def cross_validate(
     No row is copied: folds are parts of one table. The models of an estimator are trained by the same passes over one set of
     blocks, and its encoders (dictionaries, means that stand for NULLs, declared standardisation) are fitted once on the whole
     table. Linear regression and covariance PCA take a single pass, whatever the folds: training and test follow from products of
-    columns by part. Trainers and searches are trained fold by fold.
+    columns by part. Trainers and searches are trained fold by fold; a trainer's folds are selections of one block cache.
 
     >>> rows = pa.table({"x": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], "y": [0.0, 1.1, 1.9, 3.2, 3.9, 5.1]})
     >>> from braidwater.estimators import LinearRegression
@@ -206,16 +208,7 @@ class CrossValidation:
     ) -> CrossValidated:
         """Fold by fold, each on a table of its own parts."""
         metrics, seconds, models = [], [], []
-        for number in range(len(folds)):
-            train, test = (
-                SampledTable(
-                    rows,
-                    folds.parts,
-                    np.flatnonzero(chosen[number]).tolist(),
-                    name=f"{rows.name} ({name} {number + 1})",
-                )
-                for chosen, name in ((folds.train, "train"), (folds.test, "test"))
-            )
+        for train, test in self._tables(rows, folds, {"label": label, **given}):
             begun = time.perf_counter()
             model = _fresh(self.model)
             model.fit(train, label=label, **given)
@@ -223,6 +216,24 @@ class CrossValidation:
             seconds.append(time.perf_counter() - begun)
             models.append(model)
         return CrossValidated(self._table(folds, metrics, seconds), models if keep else None)
+
+    def _tables(self, rows: Table, folds: Folds, given: dict[str, Any]) -> Sequence[tuple[Table, Table]]:
+        """Training and test rows of each fold. Those that trainers read lie in one cache for all folds, as far as encoders that
+        are fitted on the rows of a fold write the same into it."""
+        from braidwater.model_selection.fold_trials import FoldRows
+        from braidwater.model_selection.rows import RememberedTable
+
+        engine = given.get("engine") or default_engine()
+        if is_trainer(self.model) and rows.fingerprint() is not None and isinstance(engine, LocalEngine):
+            shared = FoldRows.of(RememberedTable(rows), folds)
+            shared.encode(self.model, given, (), engine)
+            return shared.pairs
+
+        def part(chosen: Array, name: str) -> Table:
+            return SampledTable(rows, folds.parts, np.flatnonzero(chosen).tolist(), name=f"{rows.name} ({name})")
+
+        pairs = zip(folds.train, folds.test, strict=True)
+        return [(part(train, f"train {k + 1}"), part(test, f"test {k + 1}")) for k, (train, test) in enumerate(pairs)]
 
     def _table(self, folds: Folds, found: list[dict[str, Any]], seconds: list[float]) -> pa.Table:
         known = [name for names in METRICS.values() for name in names if name in found[0]]

@@ -50,6 +50,7 @@ def explain_search(
     seed: int = 0,
     trial_timeout: float | None = None,
     hopper: bool = False,
+    partitions: int | None = None,
     fused: FusedChoice = "auto",
     **arguments: Any,
 ) -> SearchPlan:

@@ -131,7 +131,7 @@ class FoldTraining(Iteration[tuple[dict[int, Any], GramStack | None]]):
     def _products(self, aggregate: GroupedGram) -> Generator[Aggregate[Any, Any], Any, GramStack]:
         """The products of each part; a few large parts by the kernels for many rows."""
         parts = self.folds.train.shape[1]
-        if parts > FEW_PARTS:
+        if parts > FEW_PARTS or aggregate.in_columns(parts):
             stack: GramStack = yield aggregate
             return stack
         design, classes = aggregate.design, aggregate.columns.classes

@@ -37,7 +37,7 @@ from braidwater.tables.base import Partition
 # Up to so many groups one pass of numpy over the blocks as they come is cheaper than sorting the rows by group
 UNSORTED_UP_TO = 256
 # Blocks of one pass hold so many rows a group, within reason: a state for all groups is made and merged for each of them
-ROWS_A_GROUP = 64
+ROWS_A_GROUP = 32
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ class _LargeBlocks(BlockSource):
 
     def __init__(self, table: Table, encoding: GroupedEncoding, groups: int) -> None:
         schema = encoding.block_schema
-        affordable = current_options().memory // 16 // schema.row_bytes
+        line = 8 * (len(encoding.encoding.design.names) + 8)  # of a row in float64, beside its block
+        affordable = current_options().memory // 16 // max(schema.row_bytes, line)
         self._unit_rows = max(schema.unit_rows, min(ROWS_A_GROUP * groups, affordable))
         super().__init__(table, encoding)
 

@@ -27,6 +27,7 @@ from braidwater.estimators.optimisers.newton import HALVINGS
 from braidwater.kernels.choice import KernelName
 from braidwater.model_selection.least_squares import swept
 
+NOT_SINGULAR = 1e-14  # on the diagonal of matrices of correlations: then no pivot is 0 in floating point
 APART = 1e-8  # correlations whose smallest eigenvalue may be below it are looked at by a single fit
 
 
@@ -72,7 +73,7 @@ class StackedNewton(Iteration[tuple[Array, dict[str, Array]]]):
                 break
             there = yield from self._look(start, points[waiting], waiting)
             steps[waiting] += 1
-            step = -_solve(there.hessian, there.gradient)
+            step = -_solve(there.hessian, there.gradient, self.kernel)
             mixed = there.wrong > 0  # else the classes are apart, and a single fit looks into it
             small = np.all(np.abs(step) <= STILL * np.abs(points[waiting]) + 1e-6, axis=1)
             there.loss[:] += np.sum(there.gradient * step, axis=1)
@@ -93,7 +94,7 @@ class StackedNewton(Iteration[tuple[Array, dict[str, Array]]]):
             moving = np.flatnonzero(~stuck & steep & (steps < self.max_passes - 1))
             if not len(moving):
                 return points, here, steps, ~stuck & ~steep
-            direction = -_solve(here.hessian[moving], here.gradient[moving])
+            direction = -_solve(here.hessian[moving], here.gradient[moving], self.kernel)
             worst = here.loss[moving] + NOISE * np.maximum(np.abs(here.loss[moving]), 1e-3)
             for halving in range(HALVINGS):
                 tried = points[moving] + 0.5**halving * direction
@@ -246,10 +247,16 @@ def _scaled(matrices: Array) -> tuple[Array, Array]:
     return scaled, size
 
 
-def _solve(matrices: Array, vectors: Array) -> Array:
+def _solve(matrices: Array, vectors: Array, kernel: KernelName) -> Array:
     """``matrix^-1 vector`` for stacks of matrices that are positive definite, or as good as that."""
+    if kernel == "fused":
+        from braidwater.kernels.fused_small_matrices import solve_each
+
+        steps = np.empty_like(vectors)
+        solve_each(matrices, vectors, NOT_SINGULAR, steps)
+        return steps
     scaled, size = _scaled(matrices)
-    scaled[:, range(scaled.shape[1]), range(scaled.shape[1])] += 1e-14  # not singular in floating point
+    scaled[:, range(scaled.shape[1]), range(scaled.shape[1])] += NOT_SINGULAR
     found: Array = np.linalg.solve(scaled, (vectors * size)[:, :, None])[:, :, 0] * size
     return found
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import optuna
@@ -130,15 +131,19 @@ def frozen(trial: Trial, proposal: Proposal) -> FrozenTrial:
     """One of our trials as one of Optuna's."""
     state = _STATES[trial.state]
     values = None if trial.values is None or state in (TrialState.FAIL, TrialState.RUNNING) else list(trial.values)
-    return create_trial(
+    found = create_trial(
         state=state,
         values=values,
         params=proposal.params,
         distributions={name: json_to_distribution(kind) for name, kind in proposal.distributions.items()},
         system_attrs=proposal.attributes,
-        user_attrs={} if trial.error is None else {"error": trial.error},
+        user_attrs=trial.metrics | ({} if trial.error is None else {"error": trial.error}),
         intermediate_values={**trial.reports, **trial.results},
     )
+    found.datetime_start = datetime.fromtimestamp(trial.started)  # Optuna's times have no zone
+    if state.is_finished():
+        found.datetime_complete = found.datetime_start + timedelta(seconds=trial.seconds)
+    return found
 
 
 def _is_range(distribution: Any) -> bool:

@@ -66,15 +66,19 @@ def _factory(name: str, space: Space, seed: int) -> Callable[[int], BaseSampler]
 
 
 def _tpe() -> Callable[[int], BaseSampler]:
-    """TPE for one study that keeps what it has seen of the search space: each new one would look through all trials again."""
+    """TPE for one study: the same sampler with other random numbers. A new one would look through all trials again, and draw
+    its numbers' first state from the system twice (0.3 ms)."""
     from optuna.samplers import TPESampler
 
-    first = TPESampler()
+    sampler = TPESampler(seed=0)
+    owners = (sampler, getattr(sampler, "_random_sampler", None))
+    states = [getattr(owner, "_rng", None) for owner in owners]  # not public: it is a matter of time only
+    if not all(hasattr(state, "rng") for state in states):
+        return lambda number: TPESampler(seed=number)
 
     def make(number: int) -> BaseSampler:
-        sampler = TPESampler(seed=number)
-        if hasattr(first, "_search_space"):  # not public: it is a matter of time only
-            sampler._search_space = first._search_space
+        for state in states:
+            state.rng.seed(number)  # type: ignore[union-attr]
         return sampler
 
     return make

@@ -145,7 +145,7 @@ class AveragingReplica(GroupReplica):
         self._weight += weight
         if self._steps <= self._warmup:
             if self._idle:
-                learner.optimizer.step()  # it had no rows of its own, but those of the others
+                learner.update()  # it had no rows of its own, but those of the others
         elif self._every is not None and (self._steps - self._warmup) % self._every == 0:
             self.settle(learner)
 

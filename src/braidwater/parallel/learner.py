@@ -17,7 +17,9 @@ from braidwater.parallel.augmentation import augmented
 from braidwater.parallel.base import Replica, Training
 from braidwater.parallel.device import device_of
 from braidwater.parallel.mixed_precision import HALF, LossScale, autocast, weights_dtype
+from braidwater.parallel.optimizer_step import OptimizerStep
 from braidwater.parallel.recompute import recompute_layers
+from braidwater.parallel.recorded import Recorded, is_plain
 
 _NAMED_ROWS = 20  # of a batch whose loss is not finite, so many are named
 
@@ -54,11 +56,21 @@ class Learner:
         self.module = replica.place(module)
         self.module.train()
         self.optimizer = training.optimizer(self.module)
+        self.update = OptimizerStep(self.optimizer)
         self._called = replica.wrap(self.module)
         self.scale = LossScale() if training.precision == "fp16" else None
         self._rates = [group["lr"] * training.rate_factor for group in self.optimizer.param_groups]
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._mean: Callable[[Any, Any], Any] | None = getattr(training.loss, "mean_of_rows", None)
+        plain = self._called is self.module and training.precision not in HALF and not training.recompute
+        known_loss = type(training.loss).__module__ == "braidwater.deep.losses"
+        self._recorded: Recorded | None = None
+        if self._mean is not None and plain and known_loss and is_plain(self.module):
+            frozen = [parameter for parameter in self.module.parameters() if not parameter.requires_grad]
+            self._recorded = Recorded(self._mean_loss, self._parameters, frozen)
+        self._update: Callable[[], Any] = (
+            self.optimizer.step if self._recorded is None else OptimizerStep(self.optimizer)
+        )
 
     def step(self, batch: MiniBatch, number: int, epoch: int) -> tuple[float, float]:
         """One optimiser step, `number` counting from 0 over all epochs: the sum of the rows' losses, and of their weights."""
@@ -70,7 +82,8 @@ class Learner:
         weight = float(batch.rows) if weights is None else float(weights.sum())
         divisor = replica.divisor(weight, batch, weights is not None)
         self.set_rates(number)
-        self.optimizer.zero_grad()
+        for parameter in self._parameters:
+            parameter.grad = None  # what `zero_grad` does, in a tenth of the time
         total = self.gradients(features, target, weights, divisor, batch)
         if not math.isfinite(total):
             raise self._not_finite(total, batch, epoch)
@@ -78,7 +91,7 @@ class Learner:
             if training.clip_norm is not None:
                 replica.clip(self._parameters, training.clip_norm)
             if batch.rows or replica.steps_without_rows:
-                self.optimizer.step()
+                self.update()
         replica.stepped(self, weight)
         return total, weight
 
@@ -101,17 +114,24 @@ class Learner:
         """Put the gradient of the weighted sum of the rows' losses over `divisor` into the parameters; that sum."""
         plain = weights is None and self.scale is None and self.training.accumulate == 1
         if plain and 0 < batch.rows == divisor and self._mean is not None:
-            return self._from_mean(self._mean, features, target)
+            return self._from_mean(features, target)
         if self.scale is not None:
             divisor /= self.scale.value
         return self._from_rows(features, target, weights, divisor, batch)
 
-    def _from_mean(self, mean: Callable[[Any, Any], Any], features: torch.Tensor, target: torch.Tensor) -> float:
+    def _from_mean(self, features: torch.Tensor, target: torch.Tensor) -> float:
         """Gradients where every row counts the same: a kernel that gives the mean saves 20 us of what follows below."""
         with self.replica.backward(last=True):
-            loss = self._losses(mean, self._forward(self._called, features), target, False)
-            loss.backward()  # type: ignore[no-untyped-call]
+            if self._recorded is not None:
+                loss = self._recorded(features, target)
+            else:
+                loss = self._mean_loss(features, target)
+                loss.backward()  # type: ignore[no-untyped-call]
         return loss.item() * len(target)
+
+    def _mean_loss(self, features: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        assert self._mean is not None
+        return self._losses(self._mean, self._forward(self._called, features), target, False)
 
     def _from_rows(
         self,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import platform
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from braidwater.options import current_options
+
+# what reads and writes the constants is imported there: many a process wants the reference machine's only
 
 VERSION = 5  # raised when a constant changes its meaning: what older versions stored is then measured anew
 
@@ -119,6 +117,9 @@ def stored_machine() -> Machine | None:
 
 def store_machine(constants: Machine) -> None:
     """Keep the constants for later sessions. Where the folder cannot be written, this session keeps them."""
+    import json
+    from uuid import uuid4
+
     path = machine_path()
     temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}.new")
     with suppress(OSError):
@@ -133,6 +134,8 @@ def store_machine(constants: Machine) -> None:
 
 def machine_path() -> Path:
     """Where the constants lie: the name holds what would make them wrong (processor, cores, memory, version)."""
+    import hashlib
+
     identity = f"{VERSION}|{processor()}|{current_options().workers}|{memory_bytes() >> 28}"
     return current_options().cache_directory / f"machine-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.json"
 
@@ -161,6 +164,8 @@ def processor() -> str:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
+    import platform
+
     return platform.processor() or platform.machine()
 
 
@@ -169,6 +174,8 @@ _unstored: dict[Path, Machine] = {}
 
 @lru_cache(maxsize=8)
 def _read(path: Path) -> Machine | None:
+    import json
+
     try:
         return Machine.from_json(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):  # none yet, or damaged: it is measured anew

@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 from sqlglot import exp
 
 from braidwater.errors import TableError
 from braidwater.sql.mistakes import of_duckdb
 from braidwater.sql.names import Name
-from braidwater.sql.place import Place, arrow_rows
+from braidwater.sql.place import Place, arrow_rows, postgres_type
 from braidwater.tables import Table, TableStatistics
 from braidwater.tables.base import ColumnStatistics
 from braidwater.tables.duckdb import DuckDBTable
@@ -74,6 +75,9 @@ class DuckDBPlace(Place):
         if not rows:
             super().create(name, columns, rows, keys=keys, of=of)
             return
+        if len(rows) == 1 and not keys:
+            self._create_row(name, columns, rows[0])
+            return
         own = self._bound(of, keys).types if of is not None and keys else ()
         types = [exp.DataType.build(str(kind), dialect=self.dialect) for kind in own]
         types += [self.sql_type(kind) for kind in columns.values()]
@@ -81,6 +85,15 @@ class DuckDBPlace(Place):
         selected = [exp.cast(exp.column(key, quoted=True), kind).as_(key, quoted=True) for key, kind in pairs]
         with self._registered(arrow_rows(rows, columns, keys=keys)):
             self.create_as(name, exp.select(*selected).from_(_ROWS))
+
+    def _create_row(self, name: Name, columns: Mapping[str, str], row: Mapping[str, Any]) -> None:
+        """Make a table of one row, by parameters: to register Arrow data takes longer than the statement."""
+        selected = [
+            exp.cast(exp.Placeholder(), self.sql_type(kind)).as_(key, quoted=True) for key, kind in columns.items()
+        ]
+        values = [one.tolist() if isinstance(one := row.get(key), np.ndarray) else one for key in columns]
+        made = exp.Create(this=name.table, kind="TABLE", expression=exp.select(*selected))
+        self._execute(made, lambda text: self.connection.execute(text, values))
 
     @contextmanager
     def _registered(self, rows: pa.Table) -> Iterator[None]:
@@ -93,7 +106,7 @@ class DuckDBPlace(Place):
                 self.connection.unregister(_ROWS)
 
     def sql_type(self, type: str) -> exp.DataType:
-        return exp.DataType.build(type, dialect="postgres")
+        return postgres_type(type).copy()
 
     def has_gaps(self, array: exp.Expression) -> exp.Expression:
         counted = exp.Anonymous(this="list_count", expressions=[array.copy()])

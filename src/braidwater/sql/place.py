@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,12 @@ class Place(ABC):
     def create_as(self, name: Name, query: exp.Query) -> None:
         """Make a table of the rows of a SELECT."""
         self.run(exp.Create(this=name.table, kind="TABLE", expression=query))
+
+
+@lru_cache
+def postgres_type(type: str) -> exp.DataType:
+    """What PostgreSQL calls `type`, parsed once; to be copied."""
+    return exp.DataType.build(type, dialect="postgres")
 
 
 _SCALARS = {

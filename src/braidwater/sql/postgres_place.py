@@ -14,7 +14,7 @@ from sqlglot import exp
 from braidwater.engines.postgres import PostgresEngine
 from braidwater.errors import TableError
 from braidwater.sql.names import Name
-from braidwater.sql.place import Place
+from braidwater.sql.place import Place, postgres_type
 from braidwater.tables import Table
 from braidwater.tables.postgres import PostgresTable, connect, in_postgres, told
 
@@ -69,7 +69,7 @@ class PostgresPlace(Place):
             raise told(error, f"Writing table {name.text}") from error
 
     def sql_type(self, type: str) -> exp.DataType:
-        return exp.DataType.build(type, dialect=self.dialect)
+        return postgres_type(type).copy()
 
     def has_gaps(self, array: exp.Expression) -> exp.Expression:
         null = exp.Is(this=exp.paren(array.copy()), expression=exp.null())

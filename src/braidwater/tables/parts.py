@@ -24,7 +24,8 @@ from braidwater.tables.base import Table
 
 Array = NDArray[Any]
 MAX_VALUES = 1_000_000  # different values of a column that are held in memory
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16  # rows whose numbers stay in the second-level cache
+_BITS = 16  # of a histogram that does
 
 
 class Parts(ABC):
@@ -92,13 +93,13 @@ class DrawnParts(Parts):
 
     def codes(self, batch: pa.RecordBatch | None, first_row: int, rows: int) -> Array:
         numbers = random_numbers(self.seed, first_row, rows)
-        if self.column is None:
-            return np.searchsorted(self.borders[0], numbers, side="right").astype(np.uint16)
-        assert batch is not None
-        strata = places_in(batch.column(self.column), self.values, self.column)
+        borders = self.borders.T  # (parts - 1, 1) where there is one stratum
+        if self.column is not None:
+            assert batch is not None
+            borders = borders[:, places_in(batch.column(self.column), self.values, self.column)]
         found = np.zeros(rows, np.uint16)
-        for part in range(self.borders.shape[1]):
-            found += numbers >= self.borders[strata, part]
+        for border in borders:
+            found += numbers >= border
         return found
 
     @property
@@ -273,12 +274,15 @@ def random_numbers(seed: int, start: int, count: int) -> NDArray[np.uint64]:
 def random_numbers_of(seed: int, numbers: Array) -> NDArray[np.uint64]:
     """`random_numbers` of the rows with the given numbers, of any shape."""
     with np.errstate(over="ignore"):
-        z = np.asarray(numbers).astype(np.uint64) + np.uint64(seed % 2**31) * np.uint64(0xD1342543DE82EF95)
-        z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        found: NDArray[np.uint64] = z ^ (z >> np.uint64(31))
-        return found
+        z = np.array(numbers, np.uint64)
+        shifted = np.empty_like(z)
+        z += np.uint64(seed % 2**31) * np.uint64(0xD1342543DE82EF95) + np.uint64(1)
+        z *= np.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            z ^= np.right_shift(z, np.uint64(shift), out=shifted)
+            z *= np.uint64(factor)
+        z ^= np.right_shift(z, np.uint64(31), out=shifted)
+        return z
 
 
 def _decoded(values: pa.Array) -> pa.Array:
@@ -304,7 +308,7 @@ def _borders(
 ) -> Array:
     """The random numbers of the given ranks within each value, by a histogram and a second look at the bins they fall into."""
     strata = len(counts)
-    bits = max(8, 20 - max(strata - 1, 1).bit_length())
+    bits = max(8, _BITS - (strata - 1).bit_length())
     bins, shift = 1 << bits, np.uint64(64 - bits)
     histogram = np.zeros(strata * bins, np.int64)
     for numbers, codes in _stream(table, column, values, seed):

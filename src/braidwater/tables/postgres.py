@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import weakref
@@ -10,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import adbc_driver_manager
@@ -40,53 +41,56 @@ _OLDER_CONTENT = (
 )
 
 
-_READ_ONLY = "SET TRANSACTION READ ONLY"
-
-
 class Connections:
     """Read-only ADBC connections to one database, lent to one thread at a time and used again."""
 
     def __init__(self, connect: Callable[[], Any]) -> None:
         self._connect = connect
-        self._idle: list[Any] = []
+        self._idle: list[_Idle] = []
         self._lock = Lock()
         weakref.finalize(self, _close_all, self._idle)
 
     @contextmanager
     def cursor(self) -> Iterator[Any]:
-        """A cursor in a read-only transaction of its own."""
+        """A cursor whose statements are read-only transactions of their own."""
         connection = self._waiting() or self._connect()
         try:
             with connection.cursor() as cursor:
-                cursor.execute(_READ_ONLY)
                 yield cursor
-            connection.rollback()
         except BaseException:
-            _close_all([connection])  # a stream may be half read, or the server gone
+            connection.close()  # a stream may be half read, or the server gone
             raise
         with self._lock:
-            self._idle.append(connection)
+            self._idle.append(_Idle(connection, time.monotonic()))
 
     def _waiting(self) -> Any:
         """An idle connection; None where there is none, or the server has ended those that there were."""
         with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        try:
-            if connection is not None:
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT 1")
-                connection.rollback()
-        except adbc_driver_manager.Error:
-            _close_all([connection, *self._idle])
-            self._idle.clear()
+            found = self._idle.pop() if self._idle else None
+        if found is None:
             return None
-        return connection
+        try:
+            if time.monotonic() - found.since > _RECENT:  # to ask costs more than most statements
+                with found.connection.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+        except adbc_driver_manager.Error:
+            _close_all([found])
+            _close_all(self._idle)
+            return None
+        return found.connection
 
 
-def _close_all(connections: list[Any]) -> None:
-    while connections:
+class _Idle(NamedTuple):
+    """A connection that nobody uses, and since when (monotonic seconds)."""
+
+    connection: Any
+    since: float
+
+
+def _close_all(idle: list[_Idle]) -> None:
+    while idle:
         with suppress(adbc_driver_manager.Error):
-            connections.pop().close()
+            idle.pop().connection.close()
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class Relation:
     bytes: int  # with what lies out of line
     state: tuple[object, ...]
     quiet: bool  # whether every other session has reported all that it changed
+    filled: frozenset[str] = frozenset()  # columns that cannot be NULL
 
 
 class PostgresTable(Table):
@@ -138,7 +143,7 @@ class PostgresTable(Table):
         with self._run(self.over(exp.select("*")).limit(0)) as cursor:
             return {field.name: _Field.of(field) for field in cursor.fetch_arrow_table().schema}
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         return pa.schema([pa.field(name, field.type) for name, field in self._fields.items()])
 
@@ -171,7 +176,8 @@ class PostgresTable(Table):
             return None
         row = found[0]
         state = tuple(row[key] for key in ("relation", "file", "pages", "columns", "inserted", "updated", "deleted"))
-        return Relation(row["relation"], row["pages"], row["bytes"], (row["place"], *state), bool(row["quiet"]))
+        filled = frozenset(json.loads(row["filled"] or "[]"))
+        return Relation(row["relation"], row["pages"], row["bytes"], (row["place"], *state), bool(row["quiet"]), filled)
 
     @cached_property
     def _version(self) -> str:
@@ -196,23 +202,15 @@ class PostgresTable(Table):
         self.require(columns)
         relation = self.relation()
         if relation is not None:
-            rows, size = self._content(relation)[0], relation.bytes
-            known = self._known(columns)
+            rows, size, filled = self._content(relation)[0], relation.bytes, relation.filled
         else:
             if self._counted is None:
                 counted = self.select(exp.select(exp.Count(this=exp.Star()).as_("rows")).from_("this"))
                 self._counted = int(counted.to_pylist()[0]["rows"])
-            rows, size, known = self._counted, max(self._counted, 1) * 8 * len(self.schema), {}
-        return TableStatistics(rows, size, {column: known.get(column, ColumnStatistics()) for column in columns})
-
-    def _known(self, columns: Sequence[str]) -> dict[str, ColumnStatistics]:
-        """Columns that cannot be NULL. Bounds and NULLs of ``pg_stats`` are those of a sample, so they are not taken."""
-        if not columns or self.qualified is None:
-            return {}
-        literal = exp.Literal.string(self.qualified.sql("postgres")).sql("postgres")
-        with self._text(_NOT_NULL.format(name=literal)) as cursor:
-            found = cursor.fetch_arrow_table().to_pylist()
-        return {row["name"]: ColumnStatistics(nulls=0) for row in found}
+            rows, size, filled = self._counted, max(self._counted, 1) * 8 * len(self.schema), frozenset()
+        # bounds and NULLs of ``pg_stats`` are those of a sample, so they are not taken
+        known = {column: ColumnStatistics(nulls=0) if column in filled else ColumnStatistics() for column in columns}
+        return TableStatistics(rows, size, known)
 
     def partitions(self, rows: int) -> list[Partition]:
         relation = self.relation()
@@ -271,6 +269,10 @@ class PostgresTable(Table):
     def value(self, column: str) -> exp.Expression:
         """The expression that `read` selects for `column`."""
         return self._fields[column].value
+
+    def value_text(self, column: str) -> str:
+        """The same as SQL."""
+        return self._fields[column].text
 
     def from_text(self) -> str:
         """The name of the table as SQL has it."""
@@ -359,9 +361,10 @@ def writing_connection(address: str) -> Any:
 
 
 def _prepared(connection: Any) -> Any:
+    connection.adbc_connection.set_autocommit(True)  # else it would be "idle in transaction" for as long as it waits
     with connection.cursor() as cursor:
         cursor.execute(f"SET application_name = '{READER}'")
-    connection.commit()
+        cursor.execute("SET default_transaction_read_only = on")
     return connection
 
 
@@ -458,6 +461,10 @@ class _Field:
     type: pa.DataType
     value: exp.Expression
 
+    @cached_property
+    def text(self) -> str:
+        return str(self.value.sql())
+
     @staticmethod
     def of(field: pa.Field) -> _Field:
         column = exp.column(field.name, quoted=True)
@@ -535,6 +542,7 @@ SELECT c.oid::bigint AS relation, c.relkind::text AS relkind, pg_relation_fileno
   s.n_tup_ins AS inserted, s.n_tup_upd AS updated, s.n_tup_del AS deleted,
   (SELECT string_agg(a.attnum || ' ' || a.atttypid, ',' ORDER BY a.attnum) FROM pg_attribute a
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
+  (SELECT json_agg(a.attname) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attnotnull)::text AS filled,
   {place} AS place,
   NOT pg_is_in_recovery() AND version() NOT LIKE '%Greenplum%' AND NOT EXISTS
     (SELECT 1 FROM pg_stat_activity p WHERE p.datid = d.oid AND p.pid <> pg_backend_pid()
@@ -544,6 +552,3 @@ FROM pg_class c JOIN pg_database d ON d.datname = current_database()
 LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid
 WHERE c.oid = to_regclass({name})
 """
-_NOT_NULL = (
-    "SELECT attname::text AS name FROM pg_attribute WHERE attrelid = to_regclass({name}) AND attnum > 0 AND attnotnull"
-)

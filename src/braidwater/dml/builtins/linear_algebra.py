@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from braidwater.dml.builtins.base import Caller, builtin
+from braidwater.dml.scipy_on_demand import linalg
 from braidwater.errors import DMLShapeError, DMLValueError
 
 
@@ -73,7 +73,7 @@ def qr(caller: Caller, X: Any) -> tuple[Any, Any]:
 
 @builtin("lu(X: matrix)", "[P, L, U] with P %*% X = L %*% U.")
 def lu(caller: Caller, X: Any) -> tuple[Any, Any, Any]:
-    places, lower, upper = scipy.linalg.lu(_square(caller, X))
+    places, lower, upper = linalg.lu(_square(caller, X))
     return np.ascontiguousarray(places.T), lower, upper
 
 
@@ -88,7 +88,7 @@ def cholesky(caller: Caller, X: Any) -> Any:
 
 @builtin("sqrtMatrixJava(X: matrix, strategy: string = 'COMMON')", "The matrix square root: S with S %*% S = X.")
 def square_root(caller: Caller, X: Any, strategy: str) -> Any:
-    found = scipy.linalg.sqrtm(_square(caller, X))
+    found = linalg.sqrtm(_square(caller, X))
     if np.abs(np.imag(found)).max(initial=0.0) > 1e-9:
         raise DMLValueError("The matrix has no real square root.")
     return np.ascontiguousarray(np.real(found))

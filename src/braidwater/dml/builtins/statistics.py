@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from braidwater.dml.builtins.base import Caller, builtin
 from braidwater.dml.interpreter.lazy import is_matrix_value
+from braidwater.dml.scipy_on_demand import special
 from braidwater.errors import DMLShapeError, DMLValueError
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from braidwater.dml.builtins.base import Caller, builtin
+from braidwater.dml.scipy_on_demand import sparse
 from braidwater.dml.transform.columns import LearntColumn, apply, from_cells, learn, missing, to_cells
 from braidwater.dml.transform.spec import parse_spec
 from braidwater.dml.values import Frame, is_sparse, well_formed
-from braidwater.errors import DMLShapeError
+from braidwater.errors import DMLShapeError, OptionError
 
 
 @builtin(
@@ -63,6 +63,41 @@ def column_map(caller: Caller, target: Frame, spec: str) -> Any:
     ends = np.cumsum([each.width for each in _learnt(spec, target, len(target.names))])
     begins = np.concatenate([[1], ends[:-1] + 1])
     return np.stack([np.arange(1.0, len(ends) + 1), begins, ends], axis=1)
+
+
+@builtin(
+    "transform(target: frame, transformPath: string, spec: string = none, transformSpec: string = none, "
+    "applyTransformPath: string = none, outputNames: string = none)",
+    "A frame as numbers, as older scripts ask for it: by the text `spec` or the file `transformSpec` of a specification, or as "
+    "applyTransformPath was written before. What was learnt is written to the folder transformPath. transformencode and "
+    "transformapply hand it over as a value instead. outputNames has no effect.",
+)
+def transform(
+    caller: Caller, target: Frame, transformPath: str, spec: str | None, transformSpec: str | None,
+    applyTransformPath: str | None, outputNames: str | None,
+) -> Any:  # fmt: skip
+    from braidwater.dml.files.reading import read_value  # slow to import, and few scripts are that old
+    from braidwater.dml.files.writing import write_value
+
+    given = {"spec": spec, "transformSpec": transformSpec, "applyTransformPath": applyTransformPath}
+    if sum(value is not None for value in given.values()) != 1:
+        raise OptionError("spec", spec, f"given, or one of the others: {', '.join(given)}; not several")
+    if applyTransformPath is not None:
+        text, meta = (read_value(f"{applyTransformPath}/{name}", said, caller.context) for name, said in _FILES.items())
+        matrix = transform_apply(caller, target, text, meta)
+    else:
+        text = spec if transformSpec is None else read_value(transformSpec, _FILES["spec.json"], caller.context)
+        matrix, meta = encode(caller, target, text)
+    for (name, said), value in zip(_FILES.items(), (text, meta), strict=True):
+        options: dict[str, Any] = {option: each for option, each in said.items() if option in ("format", "header")}
+        write_value(value, f"{transformPath}/{name}", options, caller.context)
+    return matrix
+
+
+_FILES: dict[str, dict[str, Any]] = {
+    "spec.json": {"data_type": "scalar", "value_type": "string"},
+    "meta": {"data_type": "frame", "format": "csv", "header": True},
+}
 
 
 def _learnt(spec: str, meta: Frame, width: int) -> list[LearntColumn]:

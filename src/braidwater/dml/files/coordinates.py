@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
-from scipy import sparse
 
 from braidwater.dml.files.metadata import Metadata
 from braidwater.dml.files.parts import parts_of, replacing
+from braidwater.dml.scipy_on_demand import io, sparse
 from braidwater.dml.values import is_sparse, well_formed
 from braidwater.errors import DMLValueError
 
@@ -50,7 +49,7 @@ def write_text(value: Any, path: Path) -> None:
 def read_matrix_market(path: Path) -> Any:
     try:
         with path.open("rb") as file:
-            found = scipy.io.mmread(file)
+            found = io.mmread(file)
     except (ValueError, OverflowError) as error:
         raise DMLValueError(f"{path.name} cannot be read as Matrix Market: {error}.") from None
     return _compact(found) if is_sparse(found) else np.ascontiguousarray(found, dtype=np.float64)
@@ -58,7 +57,7 @@ def read_matrix_market(path: Path) -> Any:
 
 def write_matrix_market(value: Any, path: Path) -> None:
     with replacing(path) as place, place.open("wb") as file:
-        scipy.io.mmwrite(file, sparse.coo_array(value), field="real", symmetry="general", precision=17)
+        io.mmwrite(file, sparse.coo_array(value), field="real", symmetry="general", precision=17)
 
 
 def read_libsvm(path: Path, metadata: Metadata) -> Any:

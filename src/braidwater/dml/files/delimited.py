@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as csv
 
 from braidwater.dml.files.metadata import Metadata
@@ -47,9 +46,9 @@ def _side_by_side(columns: list[Any], rows: int) -> Any:
 def _filled(column: Any, name: str, path: Path, metadata: Metadata) -> Any:
     if column.null_count:
         if metadata.na_strings:
-            column = pc.fill_null(column, float("nan"))
+            column = column.fill_null(float("nan"))
         elif metadata.fill:
-            column = pc.fill_null(column, float(metadata.default))
+            column = column.fill_null(float(metadata.default))
         else:
             raise DMLValueError(
                 f"{path.name} has {column.null_count} empty cells in column {name[1:]}.",
@@ -79,14 +78,14 @@ def _frame_column(column: Any, kind: str) -> Any:
     if kind == "string":
         return np.array([None if cell in ("", None) else cell for cell in column.to_pylist()], dtype=object)
     fill = {"double": float("nan"), "int": 0, "boolean": False}[kind]
-    return pc.fill_null(column, fill).to_numpy(zero_copy_only=False)
+    return column.fill_null(fill).to_numpy(zero_copy_only=False)
 
 
 def _read(part: Path, metadata: Metadata, names: list[str], types: dict[str, Any], missing: tuple[str, ...]) -> Any:
     try:
         return csv.read_csv(
             part,
-            read_options=csv.ReadOptions(column_names=names, skip_rows=int(metadata.header), block_size=1 << 23),
+            read_options=csv.ReadOptions(column_names=names, skip_rows=int(metadata.header), block_size=1 << 22),
             parse_options=csv.ParseOptions(delimiter=_separator(metadata)),
             convert_options=csv.ConvertOptions(
                 column_types=types, null_values=list(dict.fromkeys(missing)), strings_can_be_null=False,

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from braidwater.dml.context import Context
 from braidwater.dml.exchange import frame_of_arrow, from_table
 from braidwater.dml.files.coordinates import read_libsvm, read_matrix_market, read_text
-from braidwater.dml.files.delimited import read_csv_frame, read_csv_matrix
 from braidwater.dml.files.metadata import Metadata, beside, checked, read_metadata, updated
 from braidwater.dml.files.parts import missing
 from braidwater.dml.interpreter.arguments import inferred
@@ -58,6 +56,8 @@ def read_value(address: str, said: Mapping[str, Any], context: Context) -> Any:
 
 def _matrix(path: Path, kind: str, metadata: Metadata) -> Any:
     if kind == "csv":
+        from braidwater.dml.files.delimited import read_csv_matrix  # pyarrow is slow to import
+
         return read_csv_matrix(path, metadata)
     if kind == "text":
         return read_text(path, metadata)
@@ -70,8 +70,11 @@ def _matrix(path: Path, kind: str, metadata: Metadata) -> Any:
 
 def _frame(path: Path, kind: str, metadata: Metadata) -> Frame:
     if kind == "csv":
+        from braidwater.dml.files.delimited import read_csv_frame
+
         return read_csv_frame(path, metadata)
     if kind == "binary":
+        import pyarrow as pa
         import pyarrow.feather as feather
 
         try:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-from scipy import sparse
 
 from braidwater.dml.context import Context
 from braidwater.dml.exchange import to_python
 from braidwater.dml.files.coordinates import write_libsvm, write_matrix_market, write_text
-from braidwater.dml.files.delimited import write_csv
 from braidwater.dml.files.metadata import Metadata, updated, write_metadata
 from braidwater.dml.files.parts import replacing
 from braidwater.dml.interpreter.printing import text_of
+from braidwater.dml.scipy_on_demand import sparse
 from braidwater.dml.values import Frame, ListValue, count_nonzero, dense, is_matrix, is_sparse, kind_of, with_article
 from braidwater.errors import DMLTypeError, DMLValueError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def write_value(value: Any, address: str, said: Mapping[str, Any], context: Context) -> None:
@@ -53,6 +54,8 @@ def write_value(value: Any, address: str, said: Mapping[str, Any], context: Cont
 
 def _write_matrix(value: Any, path: Path, kind: str, metadata: Metadata) -> None:
     if kind == "csv":
+        from braidwater.dml.files.delimited import write_csv  # pyarrow is slow to import
+
         write_csv(value, path, metadata)
     elif kind == "text":
         write_text(value, path)
@@ -78,6 +81,8 @@ def _write_table(value: Any, address: str | Path) -> None:
 
 def _write_frame(value: Frame, path: Path, kind: str, metadata: Metadata) -> None:
     if kind == "csv":
+        from braidwater.dml.files.delimited import write_csv
+
         write_csv(value, path, metadata)
     elif kind == "binary":
         import pyarrow.feather as feather
@@ -98,4 +103,6 @@ def _table(value: Any) -> pa.Table:
         return to_python(value)
     if not is_matrix(value):
         raise DMLTypeError(f"A table holds a matrix or frame, and this is {with_article(kind_of(value))}.")
+    import pyarrow as pa
+
     return pa.table({f"C{place + 1}": column for place, column in enumerate(dense(value).T.copy())})

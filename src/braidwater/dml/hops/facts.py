@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy import sparse
+
+from braidwater.dml.scipy_on_demand import issparse
 
 Scalar = float | int | bool | str
 
@@ -14,8 +14,7 @@ DENSE_CELL = 8  # bytes of a float64
 SPARSE_CELL = 12  # bytes of a cell in CSR: a float64 and an int32; each row adds 4 more
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """Kind, sizes and bounds of the non-zero cells of a value; `None` says that something is not known.
 
     >>> Facts.matrix(1000, 20).cells
@@ -104,7 +103,7 @@ class Facts:
 
 def is_csr(value: Any) -> bool:
     """Whether a value is held in a sparse format."""
-    return type(value) is not np.ndarray and bool(sparse.issparse(value))
+    return type(value) is not np.ndarray and bool(issparse(value))
 
 
 def _two(shape: tuple[int, ...]) -> tuple[int, int]:

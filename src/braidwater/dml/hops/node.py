@@ -21,7 +21,7 @@ Bounds and sizes are inputs (literals or scalar hops), 1-based and inclusive as 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -45,9 +45,10 @@ class HasFacts(Protocol):
     def facts(self) -> Callable[[Sequence[Facts], Mapping[str, Any]], Facts]: ...
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+# not frozen, which makes it four times slower to make, and each turn of a loop makes some
+@dataclass(eq=False, slots=True)
 class Hop:
-    """An operator, what goes into it, and what is known of its value.
+    """An operator, what goes into it, and what is known of its value. Nobody changes it.
 
     Hops are made by a `Dag` only, which makes one for each distinct computation: the same hop is the same value. `number` is the
     place in the Dag's order of creation; inputs have smaller ones.
@@ -116,10 +117,8 @@ class Dag:
         """
         if op in VOLATILE:
             key: tuple[Any, ...] = (op, self.size)
-        elif attributes:
-            key = (op, *map(id, inputs), *((name, _hashable(value)) for name, value in sorted(attributes.items())))
         else:
-            key = (op, *map(id, inputs))
+            key = _key(op, inputs, attributes)
         known = self._known.get(key)
         if known is not None:
             return known
@@ -138,7 +137,7 @@ class Dag:
         """An operator whose facts the caller knows."""
         if op in VOLATILE:
             return self._add((op, self.size), op, inputs, attributes, facts, span)
-        key = (op, *map(id, inputs), *((name, _hashable(value)) for name, value in sorted(attributes.items())))
+        key = _key(op, inputs, attributes)
         return self._known.get(key) or self._add(key, op, inputs, attributes, facts, span)
 
     def _facts(self, op: str, inputs: tuple[Hop, ...], attributes: Mapping[str, Any], span: Span | None) -> Facts:
@@ -149,7 +148,7 @@ class Dag:
             raise error.at(span) from None
         if facts.nnz is None and facts.kind == "matrix" and any(each.nnz for each in known):
             nnz = nnz_bounds(op, known, facts)
-            return facts if nnz is None else replace(facts, nnz=nnz)
+            return facts if nnz is None else facts._replace(nnz=nnz)
         return facts
 
     def _add(
@@ -165,6 +164,13 @@ class Dag:
         self._known[key] = made
         self.size += 1
         return made
+
+
+def _key(op: str, inputs: tuple[Hop, ...], attributes: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What two hops that are the same computation have in common."""
+    if not attributes:
+        return (op, *map(id, inputs))
+    return (op, *map(id, inputs), *((name, _hashable(value)) for name, value in sorted(attributes.items())))
 
 
 def reachable(roots: Iterable[Hop]) -> list[Hop]:

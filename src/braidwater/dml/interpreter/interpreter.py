@@ -14,7 +14,6 @@ from braidwater.dml.interpreter.assignment import assign_cells
 from braidwater.dml.interpreter.calls import Calls
 from braidwater.dml.interpreter.expressions import Expressions
 from braidwater.dml.interpreter.lazy import Block, Lazy, settled
-from braidwater.dml.interpreter.parfor import run_parfor
 from braidwater.dml.interpreter.scope import Loader, Module, Scope, unknown
 from braidwater.dml.runtime.deferred import whole
 from braidwater.dml.syntax.nodes import (
@@ -136,6 +135,8 @@ class Interpreter:
         during = scope.liveness.during(statement)
         turns = self._turns(statement, scope)
         if statement.parallel:
+            from braidwater.dml.interpreter.parfor import run_parfor  # a dozen modules, and most scripts have none
+
             run_parfor(self, statement, turns, scope)
             return
         for turn in turns:

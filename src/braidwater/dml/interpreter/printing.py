@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
+from braidwater.dml.scipy_on_demand import sparse
 from braidwater.dml.values import Frame, ListValue, is_matrix, is_sparse
 
 

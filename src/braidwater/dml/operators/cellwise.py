@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import sparse, special
 
 from braidwater.dml.hops.facts import Facts
 from braidwater.dml.operators.base import Attributes, Kernel, of_shape, operator
+from braidwater.dml.scipy_on_demand import sparse, special
 from braidwater.dml.values import dense, is_sparse, well_formed
 from braidwater.errors import DMLShapeError
 
@@ -77,6 +77,10 @@ def round_half_up(a: Any) -> Any:
     return np.floor(np.add(a, 0.5))
 
 
+def sigmoid(a: Any) -> Any:
+    return special.expit(a)  # named here, so that importing this module does not import scipy's
+
+
 def _shift_left(a: Any, b: Any) -> Any:
     return np.left_shift(_integers(a), _integers(b))
 
@@ -125,7 +129,7 @@ UNARY: dict[str, tuple[Function, str]] = {
     "sign": (np.sign, "-1, 0 or 1"),
     "floor": (np.floor, "the integer below"), "ceil": (np.ceil, "the integer above"),
     "round": (round_half_up, "the nearest integer; halves go up, as 2.5 to 3 and -2.5 to -2"),
-    "sigmoid": (special.expit, "1 / (1 + exp(-x))"),
+    "sigmoid": (sigmoid, "1 / (1 + exp(-x))"),
     "is.nan": (np.isnan, "1 where not a number"), "is.na": (np.isnan, "1 where not a number"),
     "is.infinite": (np.isinf, "1 where infinite"),
 }  # fmt: skip

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from braidwater.dml.hops.facts import Facts
 from braidwater.dml.operators.base import Attributes, operator
+from braidwater.dml.scipy_on_demand import sparse
 from braidwater.dml.values import SMALLEST_SPARSE, SPARSE_BELOW
 from braidwater.errors import DMLValueError
 

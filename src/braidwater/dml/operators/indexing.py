@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from braidwater.dml.hops.facts import Facts
 from braidwater.dml.operators.base import Attributes, differ, of_shape, operator
 from braidwater.dml.operators.constructors import whole
+from braidwater.dml.scipy_on_demand import sparse
 from braidwater.dml.values import dense, is_sparse, well_formed
 from braidwater.errors import DMLShapeError
 

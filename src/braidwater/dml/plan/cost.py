@@ -47,8 +47,8 @@ CELLWISE = frozenset({
 def is_sparse(facts: Facts) -> bool:
     """Whether a value with these facts is expected in CSR: it is worth that, and operators make small ones dense."""
     return (
-        facts.is_matrix
-        and facts.nnz is not None
+        facts.nnz is not None
+        and facts.is_matrix
         and facts.sparsity < SPARSE_BELOW
         and (facts.cells is None or facts.cells >= SMALLEST_SPARSE)
     )

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from scipy.linalg import blas
 
 from braidwater.dml.hops import Facts
 from braidwater.dml.hops.facts import is_csr
+from braidwater.dml.scipy_on_demand import issparse, sparse
 from braidwater.dml.values import dense, well_formed
 from braidwater.errors import DMLShapeError
 
@@ -70,20 +69,12 @@ def _right_transposed(values: Values, attributes: Attributes) -> Any:
 def _product(left: Any, right: Any) -> Any:
     """A product in the form of all matrices: scipy's of a transposed one comes by columns."""
     found = left @ right
-    return well_formed(found) if sparse.issparse(found) else found
+    return well_formed(found) if issparse(found) else found
 
 
 def _gram(values: Values, attributes: Attributes) -> Any:
-    """Half of the products are computed and mirrored (BLAS syrk): half the flops of the general product."""
-    X = values[0]
-    if is_csr(X):
-        return _product(X.T, X)
-    if X.shape[1] < 8:  # mirroring costs more than it saves
-        return X.T @ X
-    half = blas.dsyrk(1.0, X.T, lower=1) if X.flags.c_contiguous else blas.dsyrk(1.0, X, trans=1, lower=1)
-    upper = np.triu_indices(len(half), 1)
-    half[upper] = half.T[upper]
-    return np.ascontiguousarray(half)
+    """Half of the products are computed and mirrored: numpy calls BLAS's syrk where both sides are one array."""
+    return _product(values[0].T, values[0])
 
 
 def _sum_of_products(values: Values, attributes: Attributes) -> float:

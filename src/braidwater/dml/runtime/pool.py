@@ -12,7 +12,6 @@ import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from threading import RLock
 from typing import Any
 
@@ -148,6 +147,8 @@ def _owner(value: Any) -> Any:
 
 def _mapping(size: int, directory: Path) -> mmap.mmap:
     """A file without a name, as memory. Its space is reserved: a full disk is an error here, not a crash on a later write."""
+    from tempfile import TemporaryFile  # slow to import, and most runs spill nothing
+
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=directory) as file:
@@ -156,8 +157,18 @@ def _mapping(size: int, directory: Path) -> mmap.mmap:
     except OSError as error:
         raise CacheError(
             f"A matrix of {format_bytes(size)} that does not fit into memory cannot be written to {str(directory)!r}: "
-            f"{error.strerror or error}. Make room there, set the cache_directory option, or raise the memory option."
+            f"{error.strerror or error}{_free(directory)}. Make room there, set the cache_directory option, or raise the memory "
+            "option."
         ) from error
+
+
+def _free(directory: Path) -> str:
+    from shutil import disk_usage
+
+    try:
+        return f"; {format_bytes(disk_usage(directory).free)} are free"
+    except OSError:
+        return ""  # there is no such directory, which is what the error says
 
 
 def _copy(value: Array, target: Array, mapping: mmap.mmap) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
+
+from braidwater.dml.scipy_on_demand import after_import
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 
 def run_parts(run: Callable[[int], None], parts: int, threads: int) -> None:
@@ -47,6 +51,8 @@ def run_parts(run: Callable[[int], None], parts: int, threads: int) -> None:
 
 @lru_cache(maxsize=4)
 def _pool(process: int, workers: int) -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor  # brings logging: a script of small matrices needs neither
+
     return ThreadPoolExecutor(max_workers=workers - 1, thread_name_prefix="braidwater-dml")
 
 
@@ -61,6 +67,7 @@ class BlasThreads:
         self._lock = Lock()
         self._depth = 0
         self._before: list[tuple[Any, int]] = []
+        self._now = 1
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -86,7 +93,17 @@ class BlasThreads:
         finally:
             self._set(1)
 
+    def look_again(self) -> None:
+        """A library was imported that may bring one more BLAS: what holds for the others holds for it."""
+        with self._lock:
+            known = {library.filepath for library in _libraries()}
+            _libraries.cache_clear()
+            if self._depth:
+                self._before += [(each, each.num_threads) for each in _libraries() if each.filepath not in known]
+                self._set(self._now)
+
     def _set(self, threads: int) -> None:
+        self._now = threads
         for library in _libraries():
             library.set_num_threads(threads)
 
@@ -98,3 +115,4 @@ def _libraries() -> tuple[Any, ...]:
 
 
 blas = BlasThreads()
+after_import.append(blas.look_again)

@@ -170,7 +170,7 @@ class PostgresEngine(Engine):
         table = source.table
         assert isinstance(table, PostgresTable)
         current = self._held(source)
-        packed = current or find_packed(self.sessions.lead, table, source.columns)
+        packed = current or find_packed(self.sessions.lead, table, source.columns, fingerprint=source.fingerprint)
         kept = self._passes.holds(packed, source.encoder)
         way = self._site.way(source, table, aggregate, packed, kept=kept)
         if way == "sql":
@@ -225,7 +225,9 @@ class PostgresEngine(Engine):
         lead = self.sessions.lead
         cut = source.unit_rows < source.encoder.block_schema.unit_rows
         blocks = -(-table.statistics([]).rows // source.unit_rows) if cut else 1
-        packed = find_packed(lead, table, source.columns, blocks) or pack(lead, table, source.columns, blocks=blocks)
+        packed = find_packed(lead, table, source.columns, blocks, fingerprint=source.fingerprint) or pack(
+            lead, table, source.columns, blocks=blocks
+        )
         try:
             found = self._passes.folded(source, Resident(), packed, "sessions")
             source.check_unchanged()

@@ -70,7 +70,10 @@ def _call(name: str, *arguments: exp.Expression) -> exp.Expression:
 
 
 def _joined(value: exp.Expression) -> exp.Expression:
-    return _call("string_agg", value, _bytes(""))
+    nothing = exp.cast(
+        exp.null(), exp.DataType.build("bytea", dialect="postgres")
+    )  # '' would be appended to each value
+    return _call("string_agg", value, nothing)
 
 
 def _or(value: exp.Expression, other: exp.Expression) -> exp.Expression:

@@ -28,6 +28,10 @@ class Greenplum(PostgresServer):
     has_segments = True
     _distributed = " DISTRIBUTED BY (number)"
 
+    def how_to_get_python(self, version: int) -> str:
+        # it comes with the server, under $GPHOME, and all hosts must have the packages of the same version
+        return "plpython3u comes with Greenplum, unless it was built without Python 3; install packages on all hosts (gpssh)"
+
     def packing_query(
         self,
         table: PostgresTable,
@@ -47,6 +51,7 @@ class Greenplum(PostgresServer):
         )
 
     def aggregate(self, blocks: sql.Identifier) -> sql.Composed:
+        # COMBINEFUNC lets the planner aggregate on each segment first; one group a segment, so that it merges nothing more
         schema = sql.Identifier(SCHEMA)
         return sql.SQL("SELECT {}.aggregate(number, rows, data, %b) FROM {} GROUP BY gp_segment_id").format(
             schema, blocks

@@ -78,7 +78,8 @@ def _explained(error: psycopg.Error, session: psycopg.Connection[Any]) -> Except
     if isinstance(
         error, (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile, psycopg.errors.UndefinedObject)
     ):
-        return UnsupportedError(f"The server has no PL/Python ({text}). On Debian: {_package(session)}.")
+        how = server_of(session).how_to_get_python(session.info.server_version)
+        return UnsupportedError(f"The server has no PL/Python ({text}). To get it: {how}.")
     if "ModuleNotFoundError" in text or "ImportError" in text:
         return UnsupportedError(
             f"The server's Python cannot import braidwater ({text}). Start the server with PYTHONPATH={import_paths()} (on "
@@ -113,7 +114,7 @@ def _looked_at(session: psycopg.Connection[Any]) -> Iterator[Finding]:
     yield Finding("server", version >= server.oldest, told)
     role = _one(session, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
     offered = _one(session, "SELECT count(*) FROM pg_available_extensions WHERE name = 'plpython3u'")
-    package = f"apt-get install postgresql-plpython3-{version // 10000}"
+    package = server.how_to_get_python(version)
     yield Finding("PL/Python", bool(offered), "can be installed" if offered else f"is missing on the server: {package}")
     allowed = permissions(session)
     how = "braidwater postgres install ADDRESS" + ("" if role else ", as a superuser")
@@ -137,10 +138,6 @@ def _looked_at(session: psycopg.Connection[Any]) -> Iterator[Finding]:
     here = sys.modules["braidwater"].__version__
     yield Finding("package", seen["braidwater"] == here, f"{seen['braidwater']} in the server, {here} here")
     yield Finding("torch", True, "can be imported" if seen["torch"] else "is not there: nets are trained on the client")
-
-
-def _package(session: psycopg.Connection[Any]) -> str:
-    return f"apt-get install postgresql-plpython3-{session.info.server_version // 10000}"
 
 
 def _one(session: psycopg.Connection[Any], statement: str) -> Any:

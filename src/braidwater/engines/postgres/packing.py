@@ -56,7 +56,7 @@ def packed_name(
         VERSION,
         relation.oid,
         user,
-        [[c.name, c.sent, str(c.type), c.nullable, table.value(c.name).sql()] for c in columns],
+        [[c.name, c.sent, str(c.type), c.nullable, table.value_text(c.name)] for c in columns],
     ]
     if pages != pages_of_a_block(relation.pages, relation.bytes):
         what.append(pages)
@@ -64,16 +64,23 @@ def packed_name(
 
 
 def find_packed(
-    connection: psycopg.Connection[Any], table: PostgresTable, names: Sequence[str], blocks: int = 1
+    connection: psycopg.Connection[Any],
+    table: PostgresTable,
+    names: Sequence[str],
+    blocks: int = 1,
+    *,
+    fingerprint: str | None = None,
 ) -> Packed | None:
-    """The packed blocks of `names`, where they were packed before and the table is what it was; at least so many `blocks`."""
+    """The packed blocks of `names` (at least so many `blocks`), where they were packed when the table had this
+    `fingerprint`: by default the one that it has now.
+    """
     relation = table.relation()
     if relation is None:
         return None
     columns = packed_columns(table, names)
     pages = pages_of_a_block(relation.pages, relation.bytes, blocks)
     name = packed_name(table, relation, columns, connection.info.user, pages)
-    return _kept(connection, name, columns, str(table.fingerprint()))
+    return _kept(connection, name, columns, str(fingerprint or table.fingerprint()))
 
 
 def pack(
@@ -165,7 +172,7 @@ def _kept(
     blocks = _blocks(connection, place)
     if len(blocks) != document["blocks"]:  # unlogged tables are empty after a crash
         return None
-    return Packed(name, columns, blocks, _bytes(connection, place), document["version"], document["pages"])
+    return Packed(name, columns, blocks, int(row[1]), document["version"], document["pages"])
 
 
 def _blocks(connection: psycopg.Connection[Any], place: sql.Identifier) -> tuple[tuple[int, int], ...]:
@@ -196,7 +203,8 @@ def drop(connection: psycopg.Connection[Any], packed: Packed) -> None:
 
 
 _FIND = (
-    "SELECT obj_description(c.oid, 'pg_class') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+    "SELECT obj_description(c.oid, 'pg_class'), pg_table_size(c.oid) "
+    "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
     "WHERE n.nspname = %s AND c.relname = %s AND c.relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)"
 )
 _ABANDONED = (

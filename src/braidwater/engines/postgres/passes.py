@@ -100,8 +100,8 @@ class Passes:
         return [found[number] for number in sorted(found)]
 
     def _shares(self, packed: Packed, workers: int | None) -> list[Share]:
-        most = self._site.sessions.size
-        return shares_of(packed, min(workers or most, most), current_options().memory // 4, self._site.facts["cores"])
+        count = max(min(workers or self._site.sessions.size, self._site.sessions.size, len(packed.blocks)), 1)
+        return shares_of(packed, count, current_options().memory // 4, self._site.seen_by(count)["cores"])
 
     def _by_query(self, packed: Packed, rows: Rows, aggregate: Aggregate[Any, Any]) -> list[Folded]:
         lead, workers = self._site.sessions.lead, self._site.sessions.size

@@ -25,6 +25,10 @@ class PostgresServer:
     oldest = 150000  # as `server_version` has it
     has_segments = False  # whether `facts` asks all workers at once, and not the session that it runs in
 
+    def how_to_get_python(self, version: int) -> str:
+        """What to do where PL/Python is missing; `version` as `server_version` has it."""
+        return f"apt-get install postgresql-plpython3-{version // 10000}"
+
     def create_blocks(self, place: sql.Identifier) -> sql.Composed:
         """Make an empty table of packed blocks."""
         return _CREATE.format(place=place, padding=sql.Literal("x" * _PADDING), where=sql.SQL(self._distributed))

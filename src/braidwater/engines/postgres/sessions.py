@@ -12,8 +12,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -57,12 +59,21 @@ LEFT JOIN pg_proc f ON f.pronamespace = n.oid AND f.proname = 'call'
 """
 
 
+# from PostgreSQL 14 on: the statement of a client that was killed ends, and does not train on for nobody
+_LOOK_FOR_CLIENT = (
+    "SELECT set_config(name, '2s', false) FROM pg_settings WHERE name = 'client_connection_check_interval'"
+)
+
+
 def open_session(address: str, *, patience: float = 0.0, application: str = READER) -> psycopg.Connection[Any]:
     """A connection in autocommit mode; a server that is starting again is waited for, `patience` seconds at most."""
     until = time.monotonic() + patience
     while True:
         try:
-            return psycopg.connect(address, autocommit=True, application_name=application, connect_timeout=10)
+            session = psycopg.connect(address, autocommit=True, application_name=application, connect_timeout=10)
+            with suppress(psycopg.errors.InvalidParameterValue):  # of a platform that cannot tell
+                session.execute(_LOOK_FOR_CLIENT)
+            return session
         except psycopg.Error as error:
             if time.monotonic() >= until or "password" in str(error):
                 raise told(error, "PostgreSQL") from error
@@ -115,9 +126,18 @@ class Sessions:
     def take(self, count: int) -> list[psycopg.Connection[Any]]:
         """So many of them, in their order; those that were lost are opened anew, once the server answers."""
         with self._opening:
-            while len(self._open) < count:
-                self._open.append(open_session(self._address))
+            self._open_more(count - len(self._open))
         return [self._at(place) for place in range(count)]
+
+    def _open_more(self, count: int) -> None:
+        if count <= 1:
+            self._open += [open_session(self._address) for _ in range(count)]
+            return
+        with ThreadPoolExecutor(count, "braidwater-postgres") as pool:
+            opening = [pool.submit(open_session, self._address) for _ in range(count)]
+        self._open += [one.result() for one in opening if one.exception() is None]
+        for one in opening:
+            one.result()  # the error of one that failed
 
     def _at(self, place: int) -> psycopg.Connection[Any]:
         """One that was opened before. Threads that each ask for one of their own do not wait for each other."""
@@ -218,11 +238,8 @@ def request_of(value: Any) -> bytes:
         return _pickled(value)
 
 
-_by_reference: set[str] = set()  # modules that the server can import; to look at all of them takes 20 ms
-
-
 def _pickled(value: Any) -> bytes:
-    own = [sys.modules[name] for name in sys.modules.keys() - _by_reference if name != "__main__" and _is_own(name)]
+    own = _own_modules(frozenset(sys.modules))
     for module in own:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -232,12 +249,15 @@ def _pickled(value: Any) -> bytes:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-def _is_own(name: str) -> bool:
-    file = getattr(sys.modules[name], "__file__", None) or ""
-    own = bool(file) and not any(place in file for place in _INSTALLED)
-    if not own:
-        _by_reference.add(name)
-    return own
+@lru_cache(1)  # to look at all of them takes milliseconds, and a pass in the server not many more
+def _own_modules(names: frozenset[str]) -> list[ModuleType]:
+    """Those of the modules `names` that the server cannot import."""
+    return [module for name in names if name != "__main__" and _is_own(module := sys.modules[name])]
+
+
+def _is_own(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None) or ""
+    return bool(file) and not any(place in file for place in _INSTALLED)
 
 
 def execute(

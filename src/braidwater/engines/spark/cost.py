@@ -9,13 +9,14 @@ from braidwater.engines.base import Way
 from braidwater.options import format_bytes
 
 # seconds, on two cores of an EPYC with pyspark 4.3: python benchmarks/spark_constants.py
-JOB = 0.3  # a job of Python workers that are warm
-STAY = 0.3  # the workers of an iteration, until all have called
-ROUND = 0.0025  # a pass by workers that stay, beside the work
-READ = 1.4e-9  # a worker's core: a byte of numbers from Parquet to a block
-MEMORY = 0.15e-9  # ... of kept blocks
-EXPORT = 25e-9  # a core: a byte of numbers computed by Spark and written as Parquet
-LOCAL_WRITE = 2e-9  # a byte of numbers written as Parquet by this process
+JOB = 0.2  # a job of Python workers that are warm
+STAY = 0.12  # the workers of an iteration, until all have called
+ROUND = 0.0007  # a pass by workers that stay, beside the work
+READ = 1.7e-9  # a worker's core: a byte of numbers from Parquet to a block
+KEEP = 4e-9  # ... written to the worker's disk for later passes
+MEMORY = 0.17e-9  # ... of kept blocks
+EXPORT = 32e-9  # a core: a byte of numbers computed by Spark and written as Parquet
+LOCAL_WRITE = 1.7e-9  # a byte of numbers written as Parquet by this process
 FEW_PASSES = 3  # below that, workers that stay cost more than a job a pass
 SHARD_BYTES = 32 * 2**20
 
@@ -52,7 +53,8 @@ def estimates(question: Question) -> list[Way]:
 
 
 def _shards(q: Question, embedded: Way) -> Way:
-    work = (READ + (q.passes - 1) * MEMORY) * q.numbers / q.workers
+    keep = KEEP if q.passes > 1 else 0.0
+    work = (READ + keep + (q.passes - 1) * MEMORY) * q.numbers / q.workers
     overhead = JOB * q.passes if q.passes < FEW_PASSES else STAY + ROUND * q.passes
     seconds = _writing(q) + work + overhead
     leaving = 0 if q.written or q.in_spark else q.whole

@@ -205,7 +205,7 @@ class SparkEngine(Engine):
     ) -> Table:
         """A data frame of Spark where `table` is one; any other table is computed here, while it is read."""
         if isinstance(table, SparkTable):
-            return mapped(table, function, schema, name=name)
+            return mapped(self.session, table, function, schema, name=name, workers=self.workers)
         return self._local.map_blocks(table, function, schema, name=name)
 
     def gang(

@@ -38,7 +38,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Folded:
-    """A block, or (where the aggregate is not exact) all of a worker's blocks."""
+    """A block; where the aggregate is not exact, all of a worker's blocks, with the worker's number for a shard's."""
 
     key: Key
     state: Any
@@ -95,7 +95,7 @@ class Shards:
                 count += 1
             yield Kept(shard.number, source.rows_dropped)
         if not aggregate.exact:
-            yield Folded((0, 0), together, total)
+            yield Folded((worker, 0), together, total)
 
     def _number(self, block: Block | RawBlock, shard: Shard, begins: Begins | None) -> None:
         """Its number and that of its first row in the whole table: some aggregates draw at random by them."""
@@ -149,7 +149,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass as a job of Spark's: called in a task with its number; it yields what it found of each block."""
+    """One pass as a job of Spark's: called in a task with its number. What it found of each block goes over its line.
+
+    A state as a row of Spark's would be copied six times on its way through the JVM: 1,000 groups of 20 columns in 16 blocks
+    (60 MB) took 1.4 CPU s more.
+    """
 
     call: Call
     shares: tuple[tuple[Shard, ...], ...]
@@ -157,20 +161,23 @@ class Pass:
     aggregate: Aggregate[Any, Any]
     begins: Begins | None
 
-    def __call__(self, number: int) -> Iterator[bytes]:
+    def __call__(self, number: int) -> list[bytes]:
         line = self.call.line(number)
         try:
             with Shards(self.shares[number], self.rows) as shards:
                 for found in shards.fold(self.aggregate, number, line, self.begins):
-                    yield cloudpickle.dumps(found)
-        except (BrokenPipeError, ConnectionResetError):  # nobody at the driver waits for it any more
-            return
+                    line.send("s", cloudpickle.dumps(found))
+            line.send("e")
+            line.receive()  # until the driver says that it has all: the task of a line that broke is begun again
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise
         except Exception as error:
             with suppress(EOFError, OSError):
                 line.send("f", packed_error(error))
                 line.receive()  # until the driver has stopped the job: Spark would try again what fails again
         finally:
             line.close()
+        return []
 
 
 def packed_error(error: BaseException) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 import cloudpickle
 
 from braidwater.aggregates.base import Aggregate
-from braidwater.engines.spark.fold import Begins, Call, Folded, Kept, Pass, Rows
+from braidwater.engines.spark.fold import Begins, Call, Folded, Kept, Key, Pass, Rows
 from braidwater.engines.spark.line import Line, Switchboard
 from braidwater.engines.spark.session import Session, new_tag
 from braidwater.engines.spark.shards import Shard, shares
@@ -54,19 +54,16 @@ def run_pass(
     """
     found = Found(aggregate.initialize())
     for wave in _waves(shards, rows, aggregate, workers):
-        taken: list[Folded] = []
+        states: dict[Key, Folded] = {}
         work = partial(Pass, shares=tuple(wave), rows=rows, aggregate=aggregate, begins=begins)
-        for packed in _job(session, work, len(wave)):
-            one = cloudpickle.loads(packed)
+        for one in _job(session, work, len(wave)):
             if isinstance(one, Kept):
                 found.dropped[one.shard] = one.dropped
             else:
-                taken.append(one)
-        if aggregate.exact:
-            taken.sort(key=lambda one: one.key)
-        for one in taken:
-            found.state = aggregate.merge(found.state, one.state)
-            found.blocks[one.key if aggregate.exact else (0, len(found.blocks))] = one.rows
+                states[one.key] = one  # again, where Spark began a task again
+        for key in sorted(states):
+            found.state = aggregate.merge(found.state, states[key].state)
+            found.blocks[key] = states[key].rows
     return found
 
 
@@ -84,20 +81,21 @@ def _waves(
         yield shares(shards[begin : begin + step], workers)
 
 
-def _job(session: Session, work: Callable[[Call], Pass], count: int) -> list[bytes]:
-    """What the tasks yield, in their order. A job that Spark gave up is begun again: a lost worker's blocks are made anew."""
+def _job(session: Session, work: Callable[[Call], Pass], count: int) -> Iterator[Folded | Kept]:
+    """What the tasks found. A job that Spark gave up is begun again: a lost worker's blocks are made anew."""
     for attempt in range(_RETRIES + 1):
         try:
-            return _attempt(session, work, count)
+            yield from _attempt(session, work, count)
         except WorkerLostError as error:
             again = attempt < _RETRIES
             emit(WorkerLost(worker=0, reason=str(error), restart=again))
             if not again:
                 raise
-    raise AssertionError
+        else:
+            return
 
 
-def _attempt(session: Session, work: Callable[[Call], Pass], count: int) -> list[bytes]:
+def _attempt(session: Session, work: Callable[[Call], Pass], count: int) -> Iterator[Folded | Kept]:
     with Calls(session, count) as calls:
         tag = new_tag("pass")
         job = work(calls.call)
@@ -106,12 +104,16 @@ def _attempt(session: Session, work: Callable[[Call], Pass], count: int) -> list
             kind, content = calls.next()
             if kind == "b":
                 emit(BlockDone(**json.loads(content)))
+            elif kind == "s":
+                yield cloudpickle.loads(content[1])
+            elif kind == "e":
+                calls.thank(content[0])
             elif kind == "f":
                 raise_packed(content)
             elif kind == "done":
                 if isinstance(content, BaseException):
                     raise WorkerLostError(str(content)) from content
-                return [row for _, row in content]
+                return
 
 
 class Calls:
@@ -140,6 +142,7 @@ class Calls:
                 while True:
                     kind, content = line.receive()
                     self._said.put((kind, content if kind in "bf" else (number, content)))
+            line.hang_up()  # nobody hears it any more
             self._said.put(("gone", number))
 
         self._board.expect(self.tickets[number], taken)
@@ -156,6 +159,11 @@ class Calls:
         self._tag = tag
         self._job = threading.Thread(target=work, daemon=True, name=f"braidwater-{tag}")
         self._job.start()
+
+    def thank(self, number: int) -> None:
+        """Say to a task that all it said was heard; its job cannot end before."""
+        with suppress(OSError):
+            self.lines[number].send("k")
 
     def next(self, timeout: float | None = None) -> tuple[str, Any]:
         """The next thing said; ``("silence", None)`` after `timeout` seconds without one."""

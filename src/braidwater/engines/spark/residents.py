@@ -165,8 +165,7 @@ class Resident:
                 if isinstance(found, Kept):
                     dropped[found.shard] = found.dropped
                 else:
-                    key = found.key if chain.aggregate.exact else (number, 0)
-                    blocks[key] = found.rows
+                    blocks[found.key] = found.rows
                     chain.add(found)
             line.send("p", cloudpickle.dumps(Ended(cloudpickle.dumps(chain.end()), blocks, dropped)))
 

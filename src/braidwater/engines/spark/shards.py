@@ -8,6 +8,7 @@ from itertools import accumulate
 
 import pyarrow as pa
 
+from braidwater.errors import TableError
 from braidwater.tables.base import Partition, TableStatistics
 from braidwater.tables.parquet import ParquetTable
 
@@ -64,6 +65,16 @@ class ShardTable(ParquetTable):
                 first_row += held
                 groups, held = [], 0
         return parts or [Partition(0, 0, 0, (0, ()))]
+
+    def require_unchanged(self) -> None:
+        """Raise `TableError` where the file has other row groups than when the table was opened."""
+        there = range(self._metadata[0].num_row_groups)
+        rows = sum(self.group_rows(group) for group in self._shard.groups if group in there)
+        if rows != self._shard.rows:
+            raise TableError(
+                f"{self._shard.file!r} had {self._shard.rows} rows in its row groups {self._shard.groups}, and has {rows}: it "
+                "was written anew after the table was opened. Open the table again."
+            )
 
     def group_rows(self, group: int) -> int:
         found: int = self._metadata[0].row_group(group).num_rows

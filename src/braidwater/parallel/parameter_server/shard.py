@@ -43,7 +43,7 @@ class Shard:
             self.learner.set_rates(self._newest)
             for parameter, part in zip(self.parameters, parts, strict=True):
                 parameter.grad = part.view_as(parameter).to(parameter.device)
-            self.learner.optimizer.step()
+            self.learner.update()
 
     def weights(self) -> torch.Tensor:
         with self.lock:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from braidwater.dml.interpreter.lazy import settled
 from braidwater.dml.interpreter.parfor.dependencies import Touched, check_dependencies, read_behind
-from braidwater.dml.interpreter.parfor.plan import Measured, ParforPlan, Share, Way, choose
+from braidwater.dml.interpreter.parfor.plan import MODES, Measured, ParforPlan, Share, choose
 from braidwater.dml.interpreter.parfor.processes import names_read, processes_run, run_in_processes, size_of
 from braidwater.dml.interpreter.parfor.threads import run_on_threads
 from braidwater.dml.interpreter.parfor.turns import Parallel, add_up, one_turn, put_into_place
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 OPTIONS = (
     "check", "par", "mode", "taskpartitioner", "tasksize", "datapartitioner", "resultmerge", "opt", "log", "profile",
 )  # fmt: skip
-MODES: dict[str, Way] = {"TURNS": "in turns", "THREADS": "on threads", "PROCESSES": "in processes"}
-TRIED = (
-    0.05  # seconds of turns that are run here, two at least, before there is a plan: the first one plans its operators
-)
+# seconds of turns that are run here, two at least, before there is a plan: the first one plans its operators
+TRIED = 0.05
 
 
 def run_parfor(interpreter: Interpreter, loop: For, turns: Sequence[Any], scope: Scope) -> None:

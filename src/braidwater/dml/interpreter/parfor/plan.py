@@ -1,7 +1,7 @@
 """How the turns of a parallel loop are run: one after the other, on threads or in processes, as is estimated to end first.
 
 What a turn costs is measured on the first ones. Threads share the interpreter of Python, so only the time in large operators
-counts for them; processes have to be started, and be sent what the turns read.
+counts for them; processes have to be started, and be sent what the turns read. `benchmarks/dml_parfor.py` measures the constants.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from typing import Any, Literal
 from braidwater.dml.runtime.program import Instruction
 
 Way = Literal["in turns", "on threads", "in processes"]
+MODES: dict[str, Way] = {"TURNS": "in turns", "THREADS": "on threads", "PROCESSES": "in processes"}
 
 LARGE = 200e-6  # seconds of an operator: what it takes beyond them leaves the interpreter to others
 CONTENDED = 1.3  # times as long as alone takes what threads compute in turns: they hand the interpreter to each other
 WORTH = 0.05  # seconds of all turns below which nobody else is asked
 CLEARLY = 0.85  # of the estimate in turns: turns are run at the same time for a gain that the estimate is sure of
-FIRST_PROCESSES = 2.0  # seconds until processes work: a program is started that imports what they need
-MORE_PROCESSES = 0.15  # seconds where that program is there
+FIRST_PROCESSES = 1.7  # seconds until processes work: a program is started that imports what they need
+MORE_PROCESSES = 0.11  # seconds where that program is there
 PLANNED_ANEW = 0.1  # seconds in which a process plans what the turns here had planned
-SENT = 3e-9  # seconds of a byte that processes read, and of one that they give back
-THREADS = 0.002  # seconds until threads work
+SENT = 4e-10  # seconds of a byte that processes read: it goes through a file that they map, once for all
+THREADS = 0.0005  # seconds until threads work
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,26 @@ class ParforPlan:
 
 
 def choose(
-    turns: int, workers: int, measured: Measured, sent: float, processes_run: bool, wanted: Way | None
+    turns: int,
+    workers: int,
+    measured: Measured,
+    sent: float,
+    processes_run: bool,
+    wanted: Way | None,
+    told: float = 0.0,
 ) -> ParforPlan:
-    """The way for `turns` further turns, given bytes that each process is sent. `wanted` is the script's own choice."""
+    """The way for `turns` further turns.
+
+    `sent` are the bytes that processes are sent at first, `told` the seconds in which one is told of a turn and answers, `wanted`
+    is the script's own choice.
+    """
     workers = min(workers, turns)
     rounds = -(-turns // workers)
     apart = MORE_PROCESSES if processes_run else FIRST_PROCESSES
     estimates = {
         "in turns": turns * min(measured.wall, measured.cpu),  # where others use the machine, what this takes alone
         "on threads": THREADS + max(rounds, turns * (1 - measured.large) * CONTENDED) * measured.cpu,
-        "in processes": apart + PLANNED_ANEW + sent * SENT * workers + rounds * measured.cpu,
+        "in processes": apart + PLANNED_ANEW + sent * SENT + turns * told + rounds * measured.cpu,
     }
     quickest: Any = min(estimates, key=lambda each: estimates[each] * (CLEARLY if each == "in turns" else 1.0))
     way = wanted or (quickest if estimates["in turns"] > WORTH else "in turns")

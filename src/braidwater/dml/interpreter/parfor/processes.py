@@ -95,12 +95,9 @@ def size_of(variables: Mapping[str, Any]) -> float:
 
 def run_share(share: Share) -> list[Turn]:
     """In a process: run its turns, one after the other, until one has an error."""
-    from braidwater.dml.interpreter.interpreter import STACK, Interpreter
+    from braidwater.dml.interpreter.interpreter import Interpreter
 
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), STACK))
-    module = Module(share.file, parse(share.text, share.file), directory=share.directory)
-    loader = Loader(share.library)
-    loader.connect(module, Path())
+    loader, module = opened(share.text, share.file, share.directory, share.library)
     loop, function = _loop_at(module, share.begins)
     statements = module.script.statements if function is None else function.body
     variables = dict(share.variables) | {
@@ -121,6 +118,17 @@ def run_share(share: Share) -> list[Turn]:
     finally:
         context.close()
     return done
+
+
+def opened(text: str, file: str, directory: Path, library: tuple[Path, ...]) -> tuple[Loader, Module]:
+    """In a process: a script, read anew with all that it imports."""
+    from braidwater.dml.interpreter.interpreter import STACK
+
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), STACK))
+    module = Module(file, parse(text, file), directory=directory)
+    loader = Loader(library)
+    loader.connect(module, Path())
+    return loader, module
 
 
 def _handed_over(parallel: Parallel, scope: Scope, folder: Path) -> tuple[dict[str, Any], dict[str, Path]]:

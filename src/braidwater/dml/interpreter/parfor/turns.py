@@ -22,6 +22,7 @@ from braidwater.dml.values import ListValue
 from braidwater.errors import DMLError
 
 if TYPE_CHECKING:
+    from braidwater.dml.context import Context
     from braidwater.dml.interpreter.interpreter import Interpreter
 
 Write: TypeAlias = tuple[tuple[int, int], tuple[int, int], Any]  # first and last row, first and last column, new cells
@@ -57,7 +58,7 @@ def run_turn(interpreter: Interpreter, parallel: Parallel, place: int, scope: Sc
     turn = Turn(place, writes={name: [] for name in parallel.cells})
     scope.recorded = turn.writes
     try:
-        with _printing_into(interpreter, turn.printed):
+        with printing_into(interpreter.context, turn.printed):
             one_turn(interpreter, parallel, place, scope)
             turn.added = {
                 name: _computed(interpreter, scope, name) for name in parallel.sums if name in scope.variables
@@ -116,8 +117,8 @@ def zero_of(value: Any) -> Any:
 
 
 @contextmanager
-def _printing_into(interpreter: Interpreter, lines: list[str]) -> Iterator[None]:
-    context = interpreter.context
+def printing_into(context: Context, lines: list[str]) -> Iterator[None]:
+    """What is printed becomes lines of a list."""
     before: Callable[[str], None] = context.show
     context.show = lines.append
     try:
