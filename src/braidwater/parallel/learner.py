@@ -68,9 +68,6 @@ class Learner:
         if self._mean is not None and plain and known_loss and is_plain(self.module):
             frozen = [parameter for parameter in self.module.parameters() if not parameter.requires_grad]
             self._recorded = Recorded(self._mean_loss, self._parameters, frozen)
-        self._update: Callable[[], Any] = (
-            self.optimizer.step if self._recorded is None else OptimizerStep(self.optimizer)
-        )
 
     def step(self, batch: MiniBatch, number: int, epoch: int) -> tuple[float, float]:
         """One optimiser step, `number` counting from 0 over all epochs: the sum of the rows' losses, and of their weights."""
