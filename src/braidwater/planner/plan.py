@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from braidwater.errors import BudgetError, OptionError, UnsupportedError
@@ -214,8 +213,11 @@ def _rounded_up(size: int) -> int:
 def _disk_room() -> int:
     """What a new cache file may take: older caches give way to it, so the quota counts, and the free disk."""
     options = current_options()
-    folder: Path = options.cache_directory
+    folder = there = options.cache_directory
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free >= options.cache_quota:
+        return options.cache_quota
     kept: int = sum(file.stat().st_size for file in (folder / "blocks").glob("*.blocks"))
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return min(options.cache_quota, shutil.disk_usage(folder).free + kept)
+    return min(options.cache_quota, free + kept)

@@ -16,7 +16,9 @@ from braidwater.errors import TableError
 from braidwater.sql.names import Name
 from braidwater.sql.place import Place, postgres_type
 from braidwater.tables import Table
-from braidwater.tables.postgres import PostgresTable, connect, in_postgres, told
+from braidwater.tables.postgres import PostgresTable
+from braidwater.tables.postgres_session import connect, told
+from braidwater.tables.postgres_types import in_postgres
 
 _COLUMNS = """
 SELECT a.attname::text, CASE WHEN t.typcategory = 'A' THEN e.typname::text || '[]' ELSE t.typname::text END

@@ -5,31 +5,25 @@ from __future__ import annotations
 import json
 import re
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Lock
-from typing import Any, NamedTuple
-from uuid import uuid4
+from typing import Any
 
 import adbc_driver_manager
-import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
-import pyarrow.compute as pc
 from sqlglot import exp
 
-from braidwater.errors import CancelledError, TableError, TableNotFoundError, WorkerLostError
+from braidwater.errors import TableError
 from braidwater.tables.base import ColumnStatistics, Partition, Table, TableStatistics
-from braidwater.tables.duckdb import parse_query
+from braidwater.tables.postgres_session import READER, Connections, address_of, connect, prepared, told
+from braidwater.tables.postgres_types import Field, in_postgres, parsed, plain_values
 
-READER = "braidwater reader"  # the application name of connections that only read
-_RECENT = 0.5  # seconds
+_RECENT = 0.5  # seconds for which what the catalogue says of a relation is believed
 _SETTLED = "15 seconds"  # a session reports what it changed at the latest 10 s after it fell idle
 _BATCH_BYTES = 4 * 2**20
 _SMALL, _MOST_ANSWERS = 2**16, 16  # bytes and number of answers that are kept while nothing changes
-_LISTED = (pa.types.is_integer, pa.types.is_floating)
 _CONTENT = (
     "WITH this AS (SELECT ctid, xmin FROM {source}) "
     "SELECT COUNT(*) AS rows, BIT_XOR(HASHTIDEXTENDED(ctid, CAST(CAST(xmin AS TEXT) AS BIGINT))) AS digest FROM this"
@@ -39,58 +33,6 @@ _OLDER_CONTENT = (
     "WITH this AS (SELECT HASHTEXTEXTENDED(CONCAT_WS(' ', {place}, ctid, xmin), 0) AS row FROM {source}) "
     "SELECT COUNT(*) AS rows, CAST(MOD(SUM(CAST(row AS NUMERIC)), 9223372036854775807) AS BIGINT) AS digest FROM this"
 )
-
-
-class Connections:
-    """Read-only ADBC connections to one database, lent to one thread at a time and used again."""
-
-    def __init__(self, connect: Callable[[], Any]) -> None:
-        self._connect = connect
-        self._idle: list[_Idle] = []
-        self._lock = Lock()
-        weakref.finalize(self, _close_all, self._idle)
-
-    @contextmanager
-    def cursor(self) -> Iterator[Any]:
-        """A cursor whose statements are read-only transactions of their own."""
-        connection = self._waiting() or self._connect()
-        try:
-            with connection.cursor() as cursor:
-                yield cursor
-        except BaseException:
-            connection.close()  # a stream may be half read, or the server gone
-            raise
-        with self._lock:
-            self._idle.append(_Idle(connection, time.monotonic()))
-
-    def _waiting(self) -> Any:
-        """An idle connection; None where there is none, or the server has ended those that there were."""
-        with self._lock:
-            found = self._idle.pop() if self._idle else None
-        if found is None:
-            return None
-        try:
-            if time.monotonic() - found.since > _RECENT:  # to ask costs more than most statements
-                with found.connection.cursor() as cursor:
-                    cursor.execute("SELECT 1")
-        except adbc_driver_manager.Error:
-            _close_all([found])
-            _close_all(self._idle)
-            return None
-        return found.connection
-
-
-class _Idle(NamedTuple):
-    """A connection that nobody uses, and since when (monotonic seconds)."""
-
-    connection: Any
-    since: float
-
-
-def _close_all(idle: list[_Idle]) -> None:
-    while idle:
-        with suppress(adbc_driver_manager.Error):
-            idle.pop().connection.close()
 
 
 @dataclass(frozen=True)
@@ -123,7 +65,7 @@ class PostgresTable(Table):
         self.name = name
         self.address = address
         self.connections = Connections(connect)
-        self.query = _parse(query)
+        self.query = parsed(query)
         self._contents: dict[tuple[object, ...], tuple[int, int]] = {}
         self._answers: dict[str, tuple[tuple[object, ...], pa.Table]] = {}
         self._counted: int | None = None
@@ -139,9 +81,9 @@ class PostgresTable(Table):
         return _opened_again, (self.address, self.query.sql("postgres"), self.name)
 
     @cached_property
-    def _fields(self) -> dict[str, _Field]:
+    def _fields(self) -> dict[str, Field]:
         with self._run(self.over(exp.select("*")).limit(0)) as cursor:
-            return {field.name: _Field.of(field) for field in cursor.fetch_arrow_table().schema}
+            return {field.name: Field.of(field) for field in cursor.fetch_arrow_table().schema}
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -255,7 +197,7 @@ class PostgresTable(Table):
             return kept
         with self._text(statement) as cursor:
             found = cursor.fetch_arrow_table()
-        answer = pa.table({name: _plain(found.column(name)) for name in found.schema.names})
+        answer = pa.table({name: plain_values(found.column(name)) for name in found.schema.names})
         if relation is not None and answer.nbytes <= _SMALL:
             self._answers = {**dict(list(self._answers.items())[-_MOST_ANSWERS:]), statement: (relation.state, answer)}
         return answer
@@ -332,175 +274,8 @@ def connected_table(connection: Any, query: str, *, name: str | None = None) -> 
     It is read through connections of its own, which do not see what the given one has not committed.
     """
     if hasattr(connection, "adbc_clone"):
-        return PostgresTable(lambda: _prepared(connection.adbc_clone()), query, name=name or query)
+        return PostgresTable(lambda: prepared(connection.adbc_clone()), query, name=name or query)
     return postgres_table(address_of(connection), query, name=name)
-
-
-def address_of(connection: Any) -> str:
-    """The connection string of a psycopg connection, its password included."""
-    from psycopg.conninfo import make_conninfo
-
-    password = connection.info.password
-    return make_conninfo(connection.info.dsn, **({"password": password} if password else {}))
-
-
-def connect(address: str) -> Any:
-    """An ADBC connection that only reads."""
-    try:
-        return _prepared(adbc.connect(address))
-    except adbc_driver_manager.Error as error:
-        raise told(error, "PostgreSQL") from error
-
-
-def writing_connection(address: str) -> Any:
-    """An ADBC connection that may write; nothing is committed unless it is told to."""
-    try:
-        return adbc.connect(address)
-    except adbc_driver_manager.Error as error:
-        raise told(error, "PostgreSQL") from error
-
-
-def _prepared(connection: Any) -> Any:
-    connection.adbc_connection.set_autocommit(True)  # else it would be "idle in transaction" for as long as it waits
-    with connection.cursor() as cursor:
-        cursor.execute(f"SET application_name = '{READER}'")
-        cursor.execute("SET default_transaction_read_only = on")
-    return connection
-
-
-def write_postgres(source: Table, connection: Any, name: str) -> int:
-    """Replace the table `name` by the rows of `source`, in one transaction; the connection is closed. Returns their number.
-
-    A view or table that depends on the old one keeps it from being replaced; the server's message says which.
-    """
-    count = 0
-    try:
-        target = _table_of(name)
-        place = {"db_schema_name": target.db} if target.db else {}
-        fresh = f"braidwater_{uuid4().hex}"  # the old table stays readable meanwhile: it may be what `source` reads
-        with connection.cursor() as cursor:
-            cursor.adbc_ingest(fresh, source.schema.empty_table(), mode="create", **place)
-            for batch in source.read():
-                cursor.adbc_ingest(fresh, pa.Table.from_batches([batch]), mode="append", **place)
-                count += batch.num_rows
-            written = exp.table_(fresh, db=target.args.get("db")).sql("postgres")
-            cursor.execute("SET LOCAL lock_timeout = '60s'")
-            cursor.execute(f"DROP TABLE IF EXISTS {target.sql('postgres')}")  # parts of `target` are quoted
-            cursor.execute(f"ALTER TABLE {written} RENAME TO {target.this.sql('postgres')}")
-        connection.commit()
-    except adbc_driver_manager.Error as error:
-        raise told(error, f"Writing table {name!r}") from error
-    finally:
-        connection.close()  # what was not committed is gone with it
-    return count
-
-
-def in_postgres(query: exp.Select) -> exp.Select:
-    """What other engines call by a function of its own, in words that PostgreSQL has."""
-
-    def turned(node: exp.Expression) -> exp.Expression:
-        name = node.name.lower() if isinstance(node, exp.Anonymous) else ""
-        arguments = node.expressions if name else []
-        if name == "isnan" or isinstance(node, exp.IsNan):
-            return exp.EQ(this=_double(arguments[0] if name else node.this), expression=_number("NaN"))
-        if name in ("isfinite", "isinf") or isinstance(node, exp.IsInf):
-            value = _double(arguments[0] if name else node.this)
-            infinite = exp.In(this=value, expressions=[_number("Infinity"), _number("-Infinity")])
-            if name != "isfinite":
-                return infinite
-            return exp.Not(this=exp.In(this=value, expressions=[*infinite.expressions, _number("NaN")]))
-        if name in ("quantile_cont", "approx_quantile", "quantile"):
-            points = exp.cast(arguments[1].copy(), exp.DataType.build("double precision[]", dialect="postgres"))
-            function = exp.Anonymous(this="percentile_cont", expressions=[points])
-            return exp.WithinGroup(this=function, expression=exp.Order(expressions=[exp.Ordered(this=arguments[0])]))
-        if isinstance(node, exp.ApproxDistinct):
-            return exp.Count(this=exp.Distinct(expressions=[node.this]))
-        return node
-
-    return query.transform(turned)
-
-
-def _double(value: exp.Expression) -> exp.Expression:
-    return exp.cast(value.copy(), "DOUBLE")
-
-
-def _number(text: str) -> exp.Expression:
-    return exp.cast(exp.Literal.string(text), "DOUBLE")
-
-
-def told(error: Exception, what: str, statement: str = "") -> Exception:
-    """The error of a driver as one of ours, with what to do about it."""
-    state = getattr(error, "sqlstate", None) or ""
-    text = " ".join(str(error).split())
-    after = f"\nThe statement was: {statement}" if statement else ""
-    low = text.lower()
-    if "password authentication failed" in low or "no password supplied" in low:
-        return TableError(
-            f"{what}: the server refused the password ({text}). Put the right one into the address or ~/.pgpass."
-        )
-    if "failed to connect" in low or state.startswith("08001") or "connection refused" in low:
-        return TableError(f"{what}: no connection to the server ({text}). Is it running, and is the address right?")
-    if state == "42501":
-        return TableError(
-            f"{what}: no permission ({text}). Ask the owner for GRANT SELECT ON TABLE … TO your role.{after}"
-        )
-    if state in ("42P01", "3F000"):
-        return TableNotFoundError(f"{what}: {text}{after}")
-    if state == "57014":
-        return CancelledError(f"{what}: the statement was cancelled ({text}).{after}")
-    if state in ("57P01", "57P02", "57P03") or state.startswith("08") or "server closed the connection" in low:
-        return WorkerLostError(f"{what}: the server ended the connection ({text}).")
-    return TableError(f"{what}: {text}{after}")
-
-
-@dataclass(frozen=True)
-class _Field:
-    """A column: its Arrow type, the expression that is selected for it, and whether text comes for a decimal."""
-
-    name: str
-    type: pa.DataType
-    value: exp.Expression
-
-    @cached_property
-    def text(self) -> str:
-        return str(self.value.sql())
-
-    @staticmethod
-    def of(field: pa.Field) -> _Field:
-        column = exp.column(field.name, quoted=True)
-        if not isinstance(field.type, pa.BaseExtensionType):
-            wide = pa.types.is_nested(field.type) and not any(known(field.type.value_type) for known in _LISTED)
-            if wide or pa.types.is_interval(field.type):
-                return _Field(field.name, pa.string(), exp.cast(column, "TEXT"))
-            return _Field(field.name, _without_names(field.type), column)
-        numeric = getattr(field.type, "type_name", "") == "numeric"
-        digits = int((field.metadata or {}).get(b"POSTGRESQL:typmod", b"-1")) - 4
-        precision, scale = digits >> 16, digits & 0x7FF
-        if numeric and digits >= 0 and precision <= 38 and scale <= precision:
-            return _Field(field.name, pa.decimal128(precision, scale), exp.cast(column, "TEXT"))
-        if numeric:
-            return _Field(field.name, pa.float64(), _double(column))
-        return _Field(field.name, pa.string(), exp.cast(column, "TEXT"))
-
-    def decode(self, values: pa.Array) -> pa.Array:
-        return values if values.type == self.type else pc.cast(values, self.type)
-
-
-def _without_names(type: pa.DataType) -> pa.DataType:
-    return pa.list_(type.value_type) if pa.types.is_list(type) else type
-
-
-def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Sums of integers come as NUMERIC, which the driver gives as text."""
-    if not isinstance(values.type, pa.BaseExtensionType):
-        return values
-    stored = pa.chunked_array([chunk.storage for chunk in values.chunks], values.type.storage_type)
-    if getattr(values.type, "type_name", "") != "numeric":
-        return stored
-    try:
-        return pc.cast(stored, pa.int64())
-    except pa.ArrowInvalid:
-        return pc.cast(stored, pa.float64())
 
 
 def _pages(where: tuple[int, int | None]) -> list[exp.Expression]:
@@ -512,27 +287,6 @@ def _pages(where: tuple[int, int | None]) -> list[exp.Expression]:
 
 def _tid(page: int) -> exp.Expression:
     return exp.cast(exp.Literal.string(f"({page},0)"), exp.DataType.build("tid", udt=True))
-
-
-def _parse(query: str) -> exp.Query:
-    parsed = parse_query(query, dialect="postgres")
-    for table in parsed.find_all(exp.Table):  # names fold to lower case here, and are quoted when they are sent
-        for part in (table.this, table.args.get("db"), table.args.get("catalog")):
-            if isinstance(part, exp.Identifier) and not part.quoted:
-                part.set("this", part.this.lower())
-    return parsed
-
-
-def _table_of(name: str) -> exp.Table:
-    """A table name as it is written in SQL, in quotes where it has to be."""
-    source = _parse(name)
-    found = source.find(exp.Table)
-    if found is None or not isinstance(found.this, exp.Identifier) or len(source.sql()) > len(found.sql()) + 16:
-        raise TableError(f"{name!r} is no name of a table to write to.")
-    for part in (found.this, found.args.get("db")):
-        if part is not None:
-            part.set("quoted", True)
-    return found
 
 
 _PLACE = "(SELECT system_identifier FROM pg_control_system()) || '/' || d.oid"

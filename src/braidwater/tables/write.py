@@ -39,7 +39,7 @@ def write_table(rows: Table | Any, place: Any, name: str | None = None) -> Table
                 "Writing through a connection needs the name of the table: write_table(rows, connection, 'name')."
             )
         if type(place).__module__.startswith("psycopg"):
-            from braidwater.tables.postgres import address_of
+            from braidwater.tables.postgres_session import address_of
 
             written, count = _write_server(source, address_of(place), name)
         elif type(place).__module__.startswith("pyspark"):
@@ -85,7 +85,9 @@ def _write_address(source: Table, address: str) -> tuple[Table, int]:
 
 def _write_server(source: Table, server: str, name: str) -> tuple[Table, int]:
     with needed_for("Writing to PostgreSQL"):
-        from braidwater.tables.postgres import postgres_table, write_postgres, writing_connection
+        from braidwater.tables.postgres import postgres_table
+        from braidwater.tables.postgres_session import writing_connection
+        from braidwater.tables.postgres_write import write_postgres
 
     if not name.strip():
         raise TableError("The address names no table to write to; write postgresql://USER@HOST/DATABASE::TABLE.")

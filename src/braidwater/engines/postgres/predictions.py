@@ -15,7 +15,8 @@ from braidwater.engines.postgres.packing import _source, pages_of_a_block
 from braidwater.engines.postgres.server import SCHEMA
 from braidwater.engines.postgres.sessions import of_server, open_session, place_of, request_of
 from braidwater.tables.computed import ComputedTable, Streams
-from braidwater.tables.postgres import PostgresTable, _table_of
+from braidwater.tables.postgres import PostgresTable
+from braidwater.tables.postgres_types import table_of
 
 Function = Callable[[pa.RecordBatch], pa.RecordBatch]
 _TYPES = {pa.float64(): "float8", pa.float32(): "float4", pa.int16(): "int2", pa.int32(): "int4", pa.int64(): "int8",
@@ -59,7 +60,7 @@ class ServerComputedTable(ComputedTable):
         relation = table.relation()
         source, pages = _source(session, table, relation)
         request = request_of((columns, self._compute, [field.name for field in added]))
-        target = _table_of(name)
+        target = table_of(name)
         place = sql.Identifier(*([target.db] if target.db else []), target.name)
         fresh = sql.Identifier(*([target.db] if target.db else []), f"braidwater_{uuid4().hex}")
         lists = [

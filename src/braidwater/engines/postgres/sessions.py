@@ -36,7 +36,7 @@ from braidwater.errors import (
     WorkerLostError,
 )
 from braidwater.options import format_bytes
-from braidwater.tables.postgres import READER, told
+from braidwater.tables.postgres_session import READER, told
 
 Shared = WeakValueDictionary[str, Once[Any]]
 
