@@ -5,6 +5,7 @@ import signal
 import time
 from dataclasses import replace
 from functools import partial
+from threading import Thread
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from braidwater.errors import OptionError, WorkerLostError
 from braidwater.events import BlockDone, WorkerLost, listen
 from braidwater.parallel import ParameterServer, Single
 from braidwater.parallel.parameter_server.clocks import Clocks
+from braidwater.parallel.parameter_server.crew import Crew
 from braidwater.parallel.parameter_server.runs import Runs
 from braidwater.testing.strategies import (
     _mlp_training,
@@ -85,6 +87,19 @@ def test_who_takes_up_work_waits_for_nobody_and_nobody_for_it():
     assert clocks.may_go_on(1)
     clocks.tick(1)
     assert not clocks.may_go_on(1)
+
+
+def test_the_end_waits_for_a_worker_that_has_not_come_yet():
+    crew = Crew(None)
+    crew.join(1)
+    end = Thread(target=crew.end, args=(2, 30.0))
+    end.start()
+    end.join(0.2)
+    assert end.is_alive()
+    crew.join(2)
+    assert crew.next_run(2, None) is None
+    end.join(5)
+    assert not end.is_alive()
 
 
 class KillAt(torch.nn.Module):

@@ -35,6 +35,7 @@ class Crew:
         self._epoch = 0
         self._held: dict[int, range] = {}
         self._here: set[int] = set()
+        self._came: set[int] = set()
         self._alone_since = time.monotonic()
         self._ended = False
 
@@ -44,11 +45,13 @@ class Crew:
             self._epoch, self._runs = epoch, runs
             self._changed.notify_all()
 
-    def end(self) -> None:
-        """There are no more runs: workers may go home."""
+    def end(self, workers: int, patience: float) -> None:
+        """There are no more runs: workers may go home. One that starts so late that the others did its share is waited for,
+        `patience` seconds, else it would find nobody to ask."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+            self._changed.wait_for(lambda: len(self._came) >= workers, patience)
 
     @property
     def alone(self) -> float:
@@ -58,6 +61,8 @@ class Crew:
     def join(self, worker: int) -> None:
         with self._changed:
             self._here.add(worker)
+            self._came.add(worker)
+            self._changed.notify_all()
 
     def leave(self, worker: int) -> None:
         """A worker is gone: its run goes to another, and nobody waits for it."""

@@ -23,6 +23,7 @@ from braidwater.parallel.parameter_server.shard import Desk, Shard
 from braidwater.parallel.parameter_server.worker import PushingReplica, Server, ServerGoneError, work
 from braidwater.parallel.service import Service, connect
 
+_PATIENCE = 10.0  # seconds that an ended training waits for workers that have not come yet
 RUNS_PER_WORKER = 8  # of an epoch, at least: the less there is in a run, the less is taken twice when a worker dies
 
 
@@ -132,7 +133,7 @@ class _Part:
             service = self._open(Desk(loop.shard, crew))
             loop.serve(service, [self._server(place) for place in range(1, options.servers)])
             trained = loop.to_the_end()
-            crew.end()
+            crew.end(options.workers, min(training.timeout, _PATIENCE))
             return trained
         return None
 
