@@ -85,6 +85,23 @@ def test_arguments_have_the_types_that_they_look_like():
     assert (found["x"], found["y"], found["z"], found["t"], found["b"]) == (3, 0.001, 0.5, "double", True)
 
 
+@pytest.mark.parametrize(
+    "last", ["write(x, $place)", "y = sum(matrix($place, 1, 1))", "[a, b] = qr(matrix($place, 2, 2))"]
+)
+def test_a_missing_argument_is_told_before_the_work(last):
+    shown = []
+    with pytest.raises(DMLNameError, match=r"script:2:.*no argument '\$place'"):
+        dml.run(f"x = 1; print(x)\n{last}", show=shown.append)
+    assert shown == []
+
+
+def test_an_argument_that_may_not_be_asked_for_may_be_missing():
+    script = (
+        "x = ifdef($a, 3); if (x > 3) { x = $b }\nwhile (x < 0) { x = $c }\nf = function() return (int y) { y = $d }"
+    )
+    assert dml.run(script)["x"] == 3
+
+
 @pytest.mark.parametrize("matrix", [DENSE, SPARSE, np.zeros((2, 3))], ids=["dense", "sparse", "zero"])
 @pytest.mark.parametrize("kind", ["csv", "text", "mm", "binary", "parquet"])
 def test_a_matrix_that_is_written_is_read_back(tmp_path, kind, matrix):

@@ -228,7 +228,7 @@ def test_the_plan_takes_what_is_estimated_to_end_first() -> None:
     assert chosen(100, 0.1, 0.95) == "on threads"  # large operators leave the interpreter to others
     assert chosen(100, 0.1, 0.0) == "in processes"
     assert chosen(20, 0.05, 0.0, ready=False) == "in turns"  # a program would have to be started first
-    assert chosen(20, 0.05, 0.0, sent=1e9) == "in turns"
+    assert chosen(20, 0.05, 0.0, sent=1e10) == "in turns"  # to send the data takes longer
     busy = choose(100, 4, Measured(wall=0.1, cpu=0.4, large=1.0), 0.0, True, None)
     assert busy.way == "in turns"  # its operators have all cores already
     assert (

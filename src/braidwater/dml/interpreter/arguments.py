@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from braidwater.dml.syntax.nodes import Argument, Assign, AssignMany, Call, Node, Perform, Statement, children
 
 _INTEGER = re.compile(r"[-+]?\d+$")
 _DOUBLE = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
@@ -28,3 +30,21 @@ def inferred(value: Any) -> Any:
 def by_name(args: Sequence[Any], nvargs: Mapping[str, Any]) -> dict[str, Any]:
     """Both kinds of arguments: the n-th positional one is called by its number, from 1."""
     return {**{str(place): value for place, value in enumerate(args, 1)}, **nvargs}
+
+
+def needed(statements: Sequence[Statement]) -> Iterator[Argument]:
+    """The arguments that a script is sure to ask for: in statements of no branch or loop, and not within `ifdef`."""
+    for statement in statements:
+        match statement:
+            case Assign():
+                waiting: list[Node] = [statement.value]
+            case AssignMany() | Perform():
+                waiting = [statement.call]
+            case _:
+                continue
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, Argument):
+                yield node
+            elif not (isinstance(node, Call) and node.name == "ifdef"):
+                waiting.extend(children(node))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from braidwater.dml.context import Context
-from braidwater.dml.interpreter.arguments import inferred
+from braidwater.dml.interpreter.arguments import inferred, needed
 from braidwater.dml.interpreter.assignment import assign_cells
 from braidwater.dml.interpreter.calls import Calls
 from braidwater.dml.interpreter.expressions import Expressions
@@ -52,6 +52,8 @@ class Interpreter:
 
     def run(self, module: Module, variables: Mapping[str, Any], outputs: Sequence[str] | None) -> dict[str, Any]:
         """Run a script on `variables`; the values of `outputs` (of all variables where that is None) come back."""
+        for argument in needed(module.script.statements):  # one that is missing is told before the work, not after
+            self.argument(argument)
         names = _assigned(module.script.statements) if outputs is None else outputs
         scope = Scope(module, module.liveness_until(names), dict(variables), outputs or ())
         self.scopes.append(scope)

@@ -16,14 +16,14 @@ Way = Literal["in turns", "on threads", "in processes"]
 MODES: dict[str, Way] = {"TURNS": "in turns", "THREADS": "on threads", "PROCESSES": "in processes"}
 
 LARGE = 200e-6  # seconds of an operator: what it takes beyond them leaves the interpreter to others
-CONTENDED = 1.3  # times as long as alone takes what threads compute in turns: they hand the interpreter to each other
+CONTENDED = 1.6  # times as long as alone takes what threads compute in turns: they hand the interpreter to each other
 WORTH = 0.05  # seconds of all turns below which nobody else is asked
 CLEARLY = 0.85  # of the estimate in turns: turns are run at the same time for a gain that the estimate is sure of
-FIRST_PROCESSES = 1.7  # seconds until processes work: a program is started that imports what they need
-MORE_PROCESSES = 0.11  # seconds where that program is there
+FIRST_PROCESSES = 0.8  # seconds until processes work: a program is started that imports what they need
+MORE_PROCESSES = 0.05  # seconds where that program is there
 PLANNED_ANEW = 0.1  # seconds in which a process plans what the turns here had planned
-SENT = 4e-10  # seconds of a byte that processes read: it goes through a file that they map, once for all
-THREADS = 0.0005  # seconds until threads work
+SENT = 1.5e-10  # seconds of a byte that processes read: it goes through a file that they map, once for all
+THREADS = 0.0002  # seconds until threads work
 
 
 @dataclass(frozen=True)
