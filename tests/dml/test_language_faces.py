@@ -285,6 +285,32 @@ def test_a_kernel_that_takes_minutes_is_stopped_by_the_keyboard(tmp_path):
     assert time.monotonic() - sent < 3  # 0.3 s on a machine that does nothing else
 
 
+SLOW_TO_END = """
+import time
+from braidwater.cli.interrupt import PATIENCE, answered_at_once
+
+with answered_at_once():
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    finally:
+        time.sleep(3 * PATIENCE)
+        print("cleaned up", flush=True)
+"""
+
+
+def test_who_has_heard_of_ctrl_c_may_take_long_to_clean_up():
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_TO_END], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert printed == "cleaned up\n"
+    assert errors.endswith("KeyboardInterrupt\n")
+
+
 IMPORTED = """
 import sys
 from braidwater.cli import main

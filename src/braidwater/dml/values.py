@@ -21,12 +21,10 @@ Scalar: TypeAlias = float | int | bool | str
 Matrix: TypeAlias = Any  # numpy.ndarray | scipy.sparse.csr_array: scipy's types are not known to the type checker
 
 SPARSE_BELOW = 0.4  # of the cells filled: above it CSR takes more memory than a dense array, and operators more time
-SMALLEST_SPARSE = (
-    16384  # cells: below it a cell-wise operation costs 3 to 10 times more in CSR, and products little less
-)
-NEVER_SPARSE = frozenset(
-    {np.ndarray, float, int, bool, str}
-)  # scipy's own question takes a microsecond, and is asked often
+# cells: below it a cell-wise operation costs 3 to 10 times more in CSR, and products little less
+SMALLEST_SPARSE = 16384
+# scipy's own question takes a microsecond, and is asked often
+NEVER_SPARSE = frozenset({np.ndarray, float, int, bool, str})
 
 
 def is_sparse(value: Any) -> bool:

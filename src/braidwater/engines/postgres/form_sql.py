@@ -70,9 +70,8 @@ def _call(name: str, *arguments: exp.Expression) -> exp.Expression:
 
 
 def _joined(value: exp.Expression) -> exp.Expression:
-    nothing = exp.cast(
-        exp.null(), exp.DataType.build("bytea", dialect="postgres")
-    )  # '' would be appended to each value
+    # NULL, as an empty text would be appended to each value
+    nothing = exp.cast(exp.null(), exp.DataType.build("bytea", dialect="postgres"))
     return _call("string_agg", value, nothing)
 
 
