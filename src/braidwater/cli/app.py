@@ -394,13 +394,17 @@ def run_dml(
     library: Annotated[
         list[str] | None, typer.Option(help="A folder with further functions, NAME.dml.", metavar="FOLDER")
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Who scans tables: postgresql://USER@HOST/DATABASE, spark://HOST:PORT.", metavar="ADDRESS"),
+    ] = None,
 ) -> None:
     """Run a script in DML, the language of SystemML: braidwater dml SCRIPT [-args VALUE ...] [-nvargs NAME=VALUE ...]."""
     from braidwater.cli.dml import run
 
     run(
         script, context.args, explain=explain, stats=stats, lint=lint, strict=strict, plain=plain, seed=seed,
-        memory=memory, threads=threads, library=library or (),
+        memory=memory, threads=threads, library=library or (), engine=engine,
     )  # fmt: skip
 
 

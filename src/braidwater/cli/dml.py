@@ -26,6 +26,7 @@ def run(
     memory: str | None = None,
     threads: int | None = None,
     library: Sequence[str] = (),
+    engine: str | None = None,
 ) -> None:
     """Run a file. `words` are its arguments, as ``-args 1 x`` or ``-nvargs name=value``."""
     args, nvargs = script_arguments(words)
@@ -37,7 +38,15 @@ def run(
         context["statistics"] = Statistics() if stats else None
     try:
         prepared = prepare(
-            Path(script), (), strict=strict, seed=seed, memory=memory, threads=threads, library=list(library), **context
+            Path(script),
+            (),
+            strict=strict,
+            seed=seed,
+            memory=memory,
+            threads=threads,
+            library=list(library),
+            engine=engine,
+            **context,
         )
         if lint:
             _show_findings(script, prepared.lint())

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from braidwater.options import current_options
+
+if TYPE_CHECKING:
+    from braidwater.engines import Engine
 
 
 def _print(text: str) -> None:
@@ -24,8 +27,8 @@ class Context:
 
     `memory` is bytes, `threads` bounds every operator. `strict` refuses what the reference implementation refuses though it
     could be done. `plain` runs every operator as it is written, without the optimiser. `show` receives each printed text.
-    `directory` is where relative paths begin. `explain` and `statistics` are what the optimiser and the executor keep for
-    EXPLAIN and ``--stats``.
+    `directory` is where relative paths begin. `engine` scans tables and runs tasks; without it this machine does. `explain`
+    and `statistics` are what the optimiser and the executor keep for EXPLAIN and ``--stats``.
     """
 
     memory: int = field(default_factory=lambda: current_options().memory)
@@ -35,11 +38,16 @@ class Context:
     seed: int | None = None
     show: Callable[[str], None] = _print
     directory: Path = field(default_factory=Path)
-    warnings: list[str] = field(default_factory=list)
+    engine: Engine | None = None
     explain: Any = None
     statistics: Any = None
     pool: Any = None
-    opened: list[Any] = field(default_factory=list)  # tables that are read block by block, until `close`
+    opened: list[Any] = field(default_factory=list)  # tables that are read block by block, and engines: until `close`
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether tables are scanned by workers that do not share memory with this process."""
+        return self.engine is not None and self.engine.name != "local"
 
     @cached_property
     def random(self) -> np.random.Generator:
@@ -50,9 +58,6 @@ class Context:
         return int(self.random.integers(2**62))
 
     def close(self) -> None:
-        """Let go of the tables that the run read block by block."""
+        """Let go of the tables that the run read block by block, and of the engine that was opened for it."""
         while self.opened:
             self.opened.pop().close()
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # slow to import, and many scripts have no table
     from braidwater.tables import Table
 
 LARGEST_SHARE = 0.25  # of the memory option, for one table: a script holds intermediate results beside it
+LARGEST_SENT = 1 << 20  # bytes of a table that lies elsewhere: bringing it costs no more than a scan of it there
 
 
 def from_python(value: Any, name: str, context: Context) -> Any:
@@ -63,14 +64,18 @@ def _matrix(value: Any, name: str) -> Any:
 def from_table(table: Table, name: str, context: Context) -> Any:
     """A table as a matrix where all its columns are numbers without NULLs, else as a frame.
 
-    A matrix that would take more than a part of the memory option stays where it lies, and is read block by block.
+    A matrix that would take more than a part of the memory option stays where it lies, and is read block by block; where the
+    engine has workers elsewhere, so does each that is not small.
     """
     size = 8 * len(table) * len(table.column_names)
-    if size > context.memory * LARGEST_SHARE and all(_is_number(field.type) for field in table.schema):
+    largest = LARGEST_SENT if context.elsewhere else context.memory * LARGEST_SHARE
+    if size > largest and all(_is_number(field.type) for field in table.schema):
         from braidwater.dml.runtime.streamed import TableMatrix
 
-        matrix = TableMatrix(table, memory=context.memory)
+        matrix = TableMatrix(table, memory=context.memory, engine=context.engine)
         context.opened.append(matrix)
+        if context.explain is not None and context.engine is not None:
+            context.explain.note(matrix.where)
         return matrix
     arrow = table.to_arrow()
     if all(_is_number(field.type) for field in arrow.schema) and not any(column.null_count for column in arrow.columns):

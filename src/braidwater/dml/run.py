@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from braidwater.dml.context import Context
 from braidwater.dml.exchange import from_python, to_python
@@ -17,6 +17,9 @@ from braidwater.dml.runtime.workers import blas
 from braidwater.dml.syntax import parse
 from braidwater.errors import DMLError, DMLNameError, OptionError
 from braidwater.options import parse_bytes
+
+if TYPE_CHECKING:
+    from braidwater.engines import Engine
 
 LIBRARY = Path(__file__).parent / "library"
 
@@ -33,6 +36,7 @@ def run(
     memory: int | str | None = None,
     threads: int | None = None,
     library: Sequence[str | PathLike[str]] = (),
+    engine: Engine | str | None = None,
     **context: Any,
 ) -> Results:
     """Run a script in DML (the language of SystemML and SystemDS) once. See `compile` for the options.
@@ -43,7 +47,15 @@ def run(
            [0., 9.]])
     """
     prepared = compile(
-        script, outputs, strict=strict, seed=seed, memory=memory, threads=threads, library=library, **context
+        script,
+        outputs,
+        strict=strict,
+        seed=seed,
+        memory=memory,
+        threads=threads,
+        library=library,
+        engine=engine,
+        **context,
     )
     return prepared(inputs, args=args, nvargs=nvargs)
 
@@ -57,6 +69,7 @@ def compile(  # noqa: A001 - the field's word, used as dml.compile
     memory: int | str | None = None,
     threads: int | None = None,
     library: Sequence[str | PathLike[str]] = (),
+    engine: Engine | str | None = None,
     **context: Any,
 ) -> Prepared:
     """Read a script, check it, and prepare it to be run many times.
@@ -65,6 +78,8 @@ def compile(  # noqa: A001 - the field's word, used as dml.compile
     saves work, since what nobody reads is not computed. Without it all variables come back. `strict` refuses what SystemDS
     refuses. `seed` decides everything random that has no seed of its own. `memory` bounds what is held at a time (bytes, or
     "2GB"). `library` are folders with further functions, ``<name>.dml`` with a function ``m_<name>``, as those of SystemDS.
+    `engine` scans the tables that lie with it, and runs tasks: a PostgreSQL server, Spark, or the address of one (see
+    `braidwater.engines.engine_at`), which is then opened for each run.
 
     Raises DMLSyntaxError with all mistakes of the text.
 
@@ -83,7 +98,7 @@ def compile(  # noqa: A001 - the field's word, used as dml.compile
     loader = Loader((*map(Path, library), LIBRARY))
     module = Module(file, parse(text, file), directory=directory)
     loader.connect(module, Path())
-    return Prepared(module, loader, outputs, {"strict": strict, "seed": seed, **context})
+    return Prepared(module, loader, outputs, {"strict": strict, "seed": seed, "engine": engine, **context})
 
 
 class Prepared:
@@ -118,7 +133,7 @@ class Prepared:
         """Run the script on `inputs`: numbers, strings, numpy and scipy.sparse matrices, torch tensors, data frames, tables,
         and lists and dicts of them. A one-dimensional array is a column.
         """
-        context = Context(**self._options)
+        context = self._context()
         try:
             values = {name: from_python(value, name, context) for name, value in (inputs or {}).items()}
             interpreter = Interpreter(context, by_name(args, nvargs or {}), self._loader)
@@ -126,6 +141,16 @@ class Prepared:
                 return Results(interpreter.run(self._module, values, self.outputs), context)
         finally:
             context.close()
+
+
+    def _context(self) -> Context:
+        engine = self._options.get("engine")
+        if not isinstance(engine, str):
+            return Context(**self._options)
+        from braidwater.engines import engine_at  # slow to import, and most scripts need no engine
+
+        opened = engine_at(engine)
+        return Context(**self._options | {"engine": opened, "opened": [opened]})
 
 
 class Results(Mapping[str, Any]):

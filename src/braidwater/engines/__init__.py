@@ -1,5 +1,6 @@
 """Engines: places where work runs over a table that lies there."""
 
+from braidwater.engines.addressed import engine_at
 from braidwater.engines.base import Capabilities, Engine, Member, Outcome, RunningTasks, Task
 from braidwater.engines.facts import segments
 from braidwater.engines.local import LocalEngine
@@ -13,6 +14,7 @@ __all__ = [
     "RunningTasks",
     "Task",
     "default_engine",
+    "engine_at",
     "segments",
 ]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import pyarrow as pa
 
@@ -161,6 +162,15 @@ class Engine(ABC):
     name: str
     capabilities: Capabilities = Capabilities()
 
+    def close(self) -> None:
+        """Let go of what lives between calls. It may be called again, and then has nothing to do."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @property
     @abstractmethod
     def workers(self) -> int:
@@ -184,6 +194,11 @@ class Engine(ABC):
         except StopIteration as stop:
             result: Result = stop.value
             return result
+
+    @contextmanager
+    def staying(self, source: BlockSource) -> Iterator[None]:
+        """Inside it passes over `source` follow each other, and the engine may keep its workers from one to the next."""
+        yield
 
     def materialise(self, source: BlockSource) -> BlockStore:
         """The blocks of `source` as a store that can be read in any order, made in a pass of its own where there is none yet."""

@@ -34,7 +34,7 @@ class PostgresConnection(Connection):
 
     def close(self) -> None:
         assert self.place.engine is not None
-        self.place.engine.close()  # type: ignore[attr-defined]
+        self.place.engine.close()
         self._connection.close()
 
     def _run(self, text: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from braidwater.dml.hops.facts import is_csr
+from braidwater.dml.operators.products import all_finite, product
 from braidwater.dml.values import Array
 
 BlockKernel = Callable[..., Any]
@@ -57,7 +58,9 @@ def _ifelse(test: Any, yes: Any, no: Any, out: Array) -> None:
 
 
 def _matmul(a: Array, b: Array, out: Array) -> None:
-    if out.shape[1] == 1:
+    if not all_finite(b):
+        out[...] = product(a, b)
+    elif out.shape[1] == 1:
         np.dot(a, b[:, 0], out=out[:, 0])
     elif out.flags.f_contiguous:
         np.matmul(b.T, a.T, out=out.T)
@@ -167,10 +170,12 @@ def _tmatmul(a: Any, b: Array) -> Any:
     if is_csr(a):  # rows of a table that are added up by group, say
         return a.T @ b
     if b.shape[1] == 1:
-        return np.dot(b[:, 0], a)[:, None]
-    if a.shape[1] == 1:
-        return np.dot(a[:, 0], b)[None, :]
-    return np.matmul(a.T, b)
+        found = np.dot(b[:, 0], a)[:, None]
+    elif a.shape[1] == 1:
+        found = np.dot(a[:, 0], b)[None, :]
+    else:
+        found = np.matmul(a.T, b)
+    return found if all_finite(found) else product(a.T, b)
 
 
 def _tsmm(a: Array) -> Any:

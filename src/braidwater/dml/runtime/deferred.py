@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from braidwater.dml.context import Context
+from braidwater.dml.exchange import LARGEST_SENT
 from braidwater.dml.hops import Dag, Hop, reachable, to_text
 from braidwater.dml.plan.cost import cells
 from braidwater.dml.plan.scan import aligned_inputs, can_align, constant_inputs
@@ -134,15 +135,16 @@ def _flowing(dag: Dag, order: Sequence[Hop]) -> dict[Hop, int]:
 
 
 def _is_large(root: Hop, flowing: dict[Hop, int], context: Context) -> bool:
-    """What does not fit at all; and what takes much of the memory, unless it is narrow: a column that a loop changes in each turn
-    would become an expression of all turns, and is better spilled."""
+    """What does not fit at all; and what takes much of the memory, or would have to travel from where the table lies, unless it
+    is narrow: a column that a loop changes in each turn would become an expression of all turns, and is better spilled."""
     inner = root.inputs[0] if root.op == "t" else root
     if inner not in flowing:
         return False
     size, cols = cells(root.facts) * 8, inner.facts.cols or 1
-    return size > context.memory or (
-        size > context.memory * LARGEST_SHARE and cols > 1 and cols * WIDE >= flowing[inner]
-    )
+    if context.elsewhere and inner.op == "index":  # columns of a table that lies there: no work to have them again
+        return True
+    held = LARGEST_SENT if context.elsewhere else context.memory * LARGEST_SHARE
+    return size > context.memory or (size > held and cols > 1 and cols * WIDE >= flowing[inner])
 
 
 def _copy(hop: Hop, dag: Dag, other: Dag, made: dict[Hop, Hop], leaves: dict[int, Hop]) -> Hop:

@@ -14,6 +14,7 @@ from braidwater.dml.hops.facts import is_csr
 from braidwater.dml.operators import OPERATORS
 from braidwater.dml.operators.cellwise import BINARY
 from braidwater.dml.operators.indexing import assign
+from braidwater.dml.operators.products import all_finite
 from braidwater.dml.plan.cost import CELLWISE
 from braidwater.dml.rewrites import FUSED
 from braidwater.dml.runtime.block_kernels import MAPS
@@ -104,7 +105,9 @@ def _product(hop: Hop) -> Kernel:
     def run(values: list[Any], context: Context) -> list[Any]:
         A, B = values
         if type(A) is np.ndarray and type(B) is np.ndarray:
-            return [A @ B]
+            found = A @ B
+            if all_finite(found):
+                return [found]
         return slow(values, context)
 
     return run

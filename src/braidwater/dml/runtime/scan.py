@@ -86,6 +86,9 @@ class CompiledScan:
         self._sparse = frozenset(register[source] for source in sources if _stays_sparse(source, scan))
         self.block_rows = scan.streamed_block_rows if streamed else scan.block_rows
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"scan": Scan(self.scan.rows)}  # blocks are folded elsewhere without the script's operators
+
     def run(self, sources: Sequence[Any], constants: Sequence[Any], on_threads: RunsParts) -> list[Any]:
         rows = self.scan.rows
         matrices = [self.readable(place, source) for place, source in enumerate(sources)]

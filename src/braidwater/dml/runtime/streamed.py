@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from braidwater.aggregates import Aggregate
 from braidwater.blocks import BlockSource
-from braidwater.blocks.base import Array, Block
+from braidwater.blocks.base import Array
 from braidwater.dml.context import Context
 from braidwater.dml.hops import Dag, Facts, Hop, to_text
 from braidwater.dml.operators.indexing import index_facts
 from braidwater.dml.runtime.deferred import DeferredMatrix, copied
 from braidwater.dml.runtime.evaluate import computed
+from braidwater.dml.runtime.row_aggregates import CopyRows, ScanRows
 from braidwater.dml.runtime.scan import CompiledScan
 from braidwater.dml.values import is_streamed
 from braidwater.encoding.design import Design
 from braidwater.encoding.encoding import Encoding
-from braidwater.engines import LocalEngine
-from braidwater.errors import BudgetError
+from braidwater.engines import Engine, LocalEngine
+from braidwater.engines.base import Nothing
+from braidwater.errors import BudgetError, DataWarning
 from braidwater.options import current_options, format_bytes, options
 from braidwater.tables import Table
 
 PASSES = (
     10  # how often a script is expected to scan a table: enough that blocks are kept, in memory or in the block cache
 )
-
-
+FEW_PASSES = 3  # after so many, more are to be expected, and workers that stay pay
 LEAST = 32 * 10**6  # bytes that readers take at any rate
 
 
@@ -40,6 +43,9 @@ class TableMatrix:
     they take at most a quarter of `memory`, by default the memory option, else in the block cache); later ones read the blocks.
     Close it, or use it in a ``with`` block, to let go of them.
 
+    `engine` scans the table, by default this machine. Where the rows stay with it (`elsewhere`), what a script sums up leaves
+    them, and what is as long as the table and not summed up travels with each scan that reads or makes it.
+
     >>> import pyarrow as pa
     >>> from braidwater.tables import table
     >>> with TableMatrix(table(pa.table({"x": [1.0, 2.0, 3.0], "z": [4, 5, 6]}))) as matrix:
@@ -49,21 +55,56 @@ class TableMatrix:
 
     is_streamed_matrix = True
 
-    def __init__(self, table: Table, columns: Sequence[str] | None = None, *, memory: int | None = None) -> None:
+    def __init__(
+        self,
+        table: Table,
+        columns: Sequence[str] | None = None,
+        *,
+        memory: int | None = None,
+        engine: Engine | None = None,
+    ) -> None:
         self.table = table
+        self.engine = engine or LocalEngine()
+        self.elsewhere = not isinstance(self.engine, LocalEngine)
         self.columns = tuple(columns or table.column_names)
         fitted = Encoding(features=list(self.columns)).fit(table)
         self.design: Design = fitted.design
         with options(memory=_for_blocks(memory)):
             self.source = BlockSource(table, fitted, passes=PASSES)
         self.shape = (table.statistics([]).rows, self.design.width)
+        self._staying = ExitStack()
+        self._passes = 0  # since workers last came or went
 
     @property
     def bytes(self) -> int:
         """Bytes that the matrix would take in memory."""
         return self.shape[0] * self.shape[1] * 8
 
+    @property
+    def where(self) -> str:
+        """What EXPLAIN says of its scans."""
+        ways = self.engine.ways(self.table, self.columns, passes=PASSES)
+        how = f" by {ways[0].name}, {ways[0].seconds:.2g} s for {PASSES} of them" if ways else ""
+        rows, cols = self.shape
+        return (
+            f"{self.table.name}, {rows} x {cols}, {format_bytes(self.bytes)}, stays where it lies: engine {self.engine.name!r} "
+            f"scans it{how} (estimated)"
+        )
+
+    def aggregate(self, aggregate: Aggregate[Any, Any]) -> Any:
+        """One pass, by workers that stay where many were made before it."""
+        self._passes += 1
+        if self._passes == FEW_PASSES:
+            self._staying.enter_context(self.engine.staying(self.source))
+        return self.engine.aggregate(self.source, aggregate)
+
+    def rest(self) -> None:
+        """Let the workers go, until there are more passes: others need their places."""
+        self._staying.close()
+        self._passes = 0
+
     def close(self) -> None:
+        self.rest()
         self.source.close()
 
     def __enter__(self) -> TableMatrix:
@@ -82,6 +123,7 @@ def run_streamed(
     """
     streams = [place for place, source in enumerate(sources) if is_streamed(source)]
     driver = max(streams, key=lambda place: sources[place].bytes)
+    _warn_of_orders([sources[place] for place in streams])
     leaves = compiled.scan.sources
     held = [
         None
@@ -95,11 +137,9 @@ def run_streamed(
              for each, hop in zip(constants, compiled.scan.constants, strict=True)]  # fmt: skip
     stored = [_room(compiled.scan.rows, hop, context) for hop in compiled.scan.stored]
     matrix = sources[driver]
-    aligned = stored or any(each is not None for each in held)
-    states = _over_blocks(
-        matrix, _ScanRows(matrix.design, compiled, driver, held, whole, stored), context, bool(aligned)
-    )
-    return [*stored, *compiled.final([states])]
+    aligned = bool(stored) or any(each is not None for each in held)
+    scan = ScanRows(matrix.design, compiled, driver, held, whole, stored, elsewhere=matrix.elsewhere)
+    return [*stored, *compiled.final([_over_blocks(matrix, scan, context, aligned)])]
 
 
 def gathered(matrix: TableMatrix | DeferredMatrix, context: Context, hop: Hop) -> Any:
@@ -114,7 +154,7 @@ def gathered(matrix: TableMatrix | DeferredMatrix, context: Context, hop: Hop) -
             "columns first, or write the step with cell-wise operations, sums and products over the rows."
         )
     out = np.empty(matrix.shape)
-    _over_blocks(matrix, _CopyRows(matrix.design, out), context, aligned=True)
+    _over_blocks(matrix, CopyRows(matrix.design, [out], elsewhere=matrix.elsewhere), context, aligned=True)
     return out
 
 
@@ -125,8 +165,21 @@ def some_rows(matrix: TableMatrix, bounds: Sequence[int], context: Context, hop:
     if (last - first + 1) * matrix.shape[1] * 8 > context.memory:
         return np.array(gathered(matrix, context, hop)[first - 1 : last, left - 1 : right], order="C")
     out = np.empty((last - first + 1, matrix.shape[1]))
-    _over_blocks(matrix, _CopyRows(matrix.design, out, first - 1), context, aligned=True)
+    rows = CopyRows(matrix.design, [out], elsewhere=matrix.elsewhere, first=first - 1)
+    _over_blocks(matrix, rows, context, aligned=True)
     return np.array(out[:, left - 1 : right], order="C")
+
+
+def _warn_of_orders(matrices: Sequence[TableMatrix]) -> None:
+    """A server has its own order of rows for each table: row i of one need not be row i of another."""
+    names = dict.fromkeys(matrix.table.name for matrix in matrices if matrix.elsewhere)
+    if len(names) > 1:
+        warnings.warn(
+            f"Rows of the tables {' and '.join(map(repr, names))} are put side by side, each in the order in which it happens to "
+            "lie. Read one table with all columns, and take the columns of it.",
+            DataWarning,
+            stacklevel=2,
+        )
 
 
 def _whole(matrix: DeferredMatrix, context: Context) -> Any:
@@ -136,11 +189,11 @@ def _whole(matrix: DeferredMatrix, context: Context) -> Any:
 
 
 def _over_blocks(matrix: TableMatrix, aggregate: Aggregate[Any, Any], context: Context, aligned: bool) -> Any:
-    with options(workers=context.threads, memory=_for_blocks(context.memory)):
-        engine = LocalEngine()
-        if aligned and matrix.source.store is None:
-            engine.aggregate(matrix.source, _Nothing())  # rows have their final numbers from the second pass on
-        return engine.aggregate(matrix.source, aggregate)
+    workers = current_options().workers if matrix.elsewhere else context.threads
+    with options(workers=workers, memory=_for_blocks(context.memory)):
+        if aligned and matrix.source.store is None and matrix.source.passes_done == 0:
+            matrix.aggregate(Nothing())  # rows have their final numbers from the second pass on
+        return matrix.aggregate(aggregate)
 
 
 def _room(rows: int, hop: Hop, context: Context) -> Array:
@@ -161,77 +214,3 @@ def _for_blocks(memory: int | None) -> int:
 
 def _dense(value: Any) -> Any:
     return value.toarray() if hasattr(value, "toarray") else value
-
-
-class _Nothing(Aggregate[None, None]):
-    """Reads all blocks, so that they are kept."""
-
-    def initialize(self) -> None:
-        return None
-
-    def transition(self, state: None, block: Block) -> None:
-        return None
-
-    def merge(self, state: None, other: None) -> None:
-        return None
-
-    def final(self, state: None) -> None:
-        return None
-
-
-class _CopyRows(_Nothing):
-    """Writes the rows of a table from `first` (0 is the first) on into an array, as many as it has."""
-
-    def __init__(self, design: Design, out: Array, first: int = 0) -> None:
-        self.design = design
-        self.out = out
-        self.first = first
-
-    def transition(self, state: None, block: Block) -> None:
-        begin, end = (
-            min(max(place - self.first, 0), len(self.out)) for place in (block.start, block.start + block.rows)
-        )
-        if begin < end:
-            skipped = self.first + begin - block.start
-            self.out[begin:end] = self.design.dense(block, slice(skipped, skipped + end - begin)).T
-
-
-class _ScanRows(Aggregate[list[Any], list[Any]]):
-    """A compiled scan as an aggregate: the state is that of its folds."""
-
-    def __init__(
-        self,
-        design: Design,
-        compiled: CompiledScan,
-        driver: int,
-        held: Sequence[Any],
-        constants: Sequence[Any],
-        stored: Sequence[Array],
-    ) -> None:
-        self.design = design
-        self.compiled = compiled
-        self.driver = driver
-        self.held = held
-        self.constants = constants
-        self.stored = stored
-
-    def initialize(self) -> list[Any]:
-        return []
-
-    def transition(self, state: list[Any], block: Block) -> list[Any]:
-        buffers = self.compiled.buffers(self.constants)
-        for begin in range(0, block.rows, self.compiled.block_rows):
-            end = min(begin + self.compiled.block_rows, block.rows)
-            rows = slice(block.start + begin, block.start + end)
-            blocks: list[Any] = [None if each is None else each[rows] for each in self.held]
-            blocks[self.driver] = self.design.dense(block, slice(begin, end)).T
-            state = self.compiled.step(buffers, blocks, state, [out[rows] for out in self.stored])
-        return state
-
-    def merge(self, state: list[Any], other: list[Any]) -> list[Any]:
-        if not state or not other:
-            return state or other
-        return self.compiled.merged(state, other)
-
-    def final(self, state: list[Any]) -> list[Any]:
-        return state

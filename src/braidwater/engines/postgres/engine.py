@@ -112,12 +112,6 @@ class PostgresEngine(Engine):
             with suppress(psycopg.Error, TableError, WorkerLostError):
                 drop(self.sessions.lead, packed)
 
-    def __enter__(self) -> PostgresEngine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def segments(self) -> list[dict[str, Any]]:
         """What every session sees (of Greenplum: every segment); `braidwater.segments` says of what it tells."""
         server = server_of(self.sessions.lead)

@@ -25,13 +25,13 @@ from braidwater.engines.spark.fold import Rows
 from braidwater.engines.spark.passes import Found, run_pass
 from braidwater.engines.spark.places import SparkPlaces
 from braidwater.engines.spark.predictions import mapped
-from braidwater.engines.spark.residents import Residents
+from braidwater.engines.spark.residents import Residents, Stay
 from braidwater.engines.spark.session import Session
 from braidwater.engines.spark.shards import Shard, shards_of
 from braidwater.engines.spark.store import ShardStore
 from braidwater.engines.spark.tasks import SparkTasks
-from braidwater.errors import NullValueError, OptionError, WorkerLostError
-from braidwater.events import PassFinished, PassStarted, RowsDropped, WorkerLost, emit
+from braidwater.errors import NullValueError, OptionError
+from braidwater.events import PassFinished, PassStarted, RowsDropped, emit
 from braidwater.options import current_options
 from braidwater.tables.base import Table
 from braidwater.tables.missing import missing_count
@@ -40,7 +40,6 @@ from braidwater.tables.spark import SparkTable, shared_folder
 from braidwater.tables.spark_session import start_session
 
 Result = TypeVar("Result")
-_RESTARTS = 3  # times that an iteration gets new workers; what its earlier passes found is kept
 _SHRINK_SECONDS = 10.0  # that slots have to come back in before a gang goes on with fewer workers
 _COME_BACK_SECONDS = 60.0  # ... before it tries in vain
 
@@ -81,7 +80,7 @@ class SparkEngine(Engine):
         self._workers = workers
         self._local = LocalEngine()
         self._written: weakref.WeakKeyDictionary[Table, ParquetTable] = weakref.WeakKeyDictionary()
-        self._residents: Residents | None = None
+        self._stay: Stay | None = None
 
     @property
     def workers(self) -> int:
@@ -118,8 +117,8 @@ class SparkEngine(Engine):
 
     def _fold(self, source: BlockSource, shards: Sequence[Shard], aggregate: Aggregate[Any, Any]) -> Found:
         begins = source.store.begins() if isinstance(source.store, ShardStore) else None
-        if self._residents is not None:
-            return self._residents.fold(aggregate, begins)
+        if self._stay is not None and self._stay.source is source:
+            return self._stay.fold(aggregate, begins)
         return run_pass(self.session, shards, self._rows(source), aggregate, self.workers, begins)
 
     def _keep(self, source: BlockSource, shards: Sequence[Shard], found: Found, aggregate: Aggregate[Any, Any]) -> None:
@@ -146,39 +145,28 @@ class SparkEngine(Engine):
 
     def iterate(self, source: BlockSource, iteration: Iteration[Result]) -> Result:
         """Many passes by workers that stay; decisions are made here. A lost worker costs the pass it was in."""
-        here = source.store is not None and not isinstance(source.store, ShardStore)
-        if here or source.passes - source.passes_done < FEW_PASSES or self._residents is not None:
+        if source.passes - source.passes_done < FEW_PASSES:
             return super().iterate(source, iteration)
-        passes = iteration.passes()
-        try:
-            aggregate = next(passes)
-        except StopIteration as stop:
-            done: Result = stop.value
-            return done
-        for restart in range(_RESTARTS + 1):
-            workers = self.session.await_slots(self.workers, _SHRINK_SECONDS)
-            try:
-                with self._staying(source, workers):
-                    while True:
-                        aggregate = passes.send(self.aggregate(source, aggregate))
-            except StopIteration as stop:
-                result: Result = stop.value
-                return result
-            except WorkerLostError as error:
-                emit(WorkerLost(worker=0, reason=str(error), restart=restart < _RESTARTS))
-                source.passes_done -= 1
-                if restart == _RESTARTS:
-                    raise
-        raise AssertionError
+        with self.staying(source):
+            return super().iterate(source, iteration)
 
     @contextmanager
-    def _staying(self, source: BlockSource, workers: int) -> Iterator[None]:
-        with Residents(self.session, self._shards(source), self._rows(source), workers) as residents:
-            self._residents = residents
+    def staying(self, source: BlockSource) -> Iterator[None]:
+        """Workers start with the first pass and hold their slots. One source at a time has them."""
+        here = source.store is not None and not isinstance(source.store, ShardStore)
+        if here or self._stay is not None:
+            yield
+            return
+
+        def start() -> Residents:
+            workers = self.session.await_slots(self.workers, _SHRINK_SECONDS)
+            return Residents(self.session, self._shards(source), self._rows(source), workers)
+
+        with Stay(source, start) as self._stay:
             try:
                 yield
             finally:
-                self._residents = None
+                self._stay = None
 
     def materialise(self, source: BlockSource) -> BlockStore:
         """Blocks that take at most a quarter of the memory option are made here, others on the workers' disks."""

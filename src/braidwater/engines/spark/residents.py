@@ -9,7 +9,7 @@ the worker before it ended with, so one state a worker travels, and the result i
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,20 +17,22 @@ from typing import Any
 import cloudpickle
 
 from braidwater.aggregates.base import Aggregate
+from braidwater.blocks.source import BlockSource
 from braidwater.engines.spark.fold import Begins, Call, Folded, Kept, Rows, Shards, packed_error
 from braidwater.engines.spark.line import Line
 from braidwater.engines.spark.passes import Calls, Found, raise_packed
 from braidwater.engines.spark.session import Session, new_tag
 from braidwater.engines.spark.shards import Shard, shares
 from braidwater.errors import WorkerError, WorkerLostError
-from braidwater.events import BlockDone, emit
+from braidwater.events import BlockDone, WorkerLost, emit
 
+_RESTARTS = 3  # times that new workers take the place of lost ones
 _START_SECONDS = 60.0  # in which all of them must have called, or the passes run as jobs
 _HELD_BYTES = 64 * 2**20  # of states that a worker holds while the one before it is not done
 
 
 class Residents:
-    """The workers of an iteration. Use it in a ``with`` block; leaving it frees their slots."""
+    """The workers of an iteration, until `close` frees their slots."""
 
     def __init__(self, session: Session, shards: Sequence[Shard], rows: Rows, workers: int) -> None:
         self._shares = shares(shards, workers)
@@ -102,7 +104,37 @@ class Residents:
                     break
         self._calls.__exit__()
 
-    def __enter__(self) -> Residents:
+
+class Stay:
+    """Residents for all passes over a source: they start with the first one, and others take their place when they are lost.
+    A context manager."""
+
+    def __init__(self, source: BlockSource, start: Callable[[], Residents]) -> None:
+        self.source = source
+        self._start = start
+        self._residents: Residents | None = None
+        self._restarts = _RESTARTS
+
+    def fold(self, aggregate: Aggregate[Any, Any], begins: Begins | None = None) -> Found:
+        """One pass; what earlier ones found is kept when a worker is lost in it."""
+        while True:
+            try:
+                self._residents = self._residents or self._start()
+                return self._residents.fold(aggregate, begins)
+            except WorkerLostError as error:
+                self.close()
+                emit(WorkerLost(worker=0, reason=str(error), restart=self._restarts > 0))
+                if not self._restarts:
+                    raise
+                self._restarts -= 1
+
+    def close(self) -> None:
+        """Send the workers home."""
+        if self._residents is not None:
+            self._residents.close()
+        self._residents = None
+
+    def __enter__(self) -> Stay:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,49 @@
+"""Scripts over tables of Spark: the numbers of the matrix in memory, and nothing but states reaches the driver."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from braidwater import dml, table
+from braidwater.engines import LocalEngine
+
+ROWS, COLUMNS = 40_000, 6
+SCRIPTS = {
+    "conjugate gradient": "B = lmCG(X=X, y=y, icpt=1, maxi=3, verbose=FALSE)",
+    "in the order of the rows": "w = seq(1, nrow(X))\nr = X %*% (t(X) %*% (w * y))\nB = rbind(r[1, ], r[25001, ])",
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(ROWS, COLUMNS)).round(1)
+    cells = np.hstack([X, X @ rng.normal(size=(COLUMNS, 1)) + rng.normal(size=(ROWS, 1))])
+    folder = tmp_path_factory.mktemp("rows")
+    data = pa.table({f"x{i}": cells[:, i] for i in range(COLUMNS + 1)})
+    for part, begin in enumerate(range(0, ROWS, 15_000)):
+        pq.write_table(data[begin : begin + 15_000], folder / f"part-{part}.parquet", row_group_size=4_000)
+    return str(folder), cells
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
+@pytest.mark.parametrize("as_frame", [True, False], ids=["a data frame", "files"])
+def test_a_script_gives_what_the_matrix_gives(
+    script: str, as_frame: bool, files: tuple[str, Any], spark: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, cells = files
+    script = f"X = D[, 1:{COLUMNS}]\ny = D[, {COLUMNS + 1}]\n" + script
+    expected = dml.run(script, {"D": cells}, ["B"])["B"]
+
+    def refused(*_: Any) -> None:
+        raise AssertionError("rows were read here")
+
+    monkeypatch.setattr(LocalEngine, "aggregate", refused)
+    data = table(spark.read.parquet(folder) if as_frame else folder)
+    found = dml.run(script, {"D": data}, ["B"], engine=make(2))["B"]
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8 * np.abs(expected).max())
