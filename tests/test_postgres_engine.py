@@ -332,3 +332,24 @@ def test_a_server_without_pl_python_is_told_how_to_get_it(server, monkeypatch):
     monkeypatch.setattr(postgres_install, "LANGUAGE", "plpython9u")  # what no server has
     with pytest.raises(UnsupportedError, match="apt-get install postgresql-plpython3-"):
         install(server.address("without"))
+
+
+def test_the_shell_trains_explains_and_predicts_in_the_server(installed, flights, tmp_path):
+    words = ["logistic_regression", flights.address + "::flights", "--label", "late", "--features", "distance,day"]
+    shell = CliRunner()
+
+    def run(*arguments: str) -> dict[str, object]:
+        result = shell.invoke(app, [*arguments, "--json"])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    here = run("train", *words, "--output", str(tmp_path / "here"))
+    there = run("train", *words, "--output", str(tmp_path / "there"), "--engine", installed)
+    assert there["coefficients"] == pytest.approx(here["coefficients"], rel=1e-9)
+    assert there["plan"]["choices"][0]["value"].startswith("postgres (")
+    shown = shell.invoke(app, ["explain", *words, "--engine", installed])
+    assert "postgres (" in shown.output
+    output = f"{installed}::flights_by_shell"
+    predicted = run("predict", str(tmp_path / "there"), words[1], "--engine", installed, "--output", output)
+    assert predicted["rows"] == table(output).statistics([]).rows == 30_000
+    assert run("evaluate", str(tmp_path / "there"), words[1], "--engine", installed)["metrics"]["accuracy"] > 0.5

@@ -11,6 +11,7 @@ import typer
 from braidwater.cli.job import Job
 from braidwater.cli.models import fit_arguments, make_model
 from braidwater.cli.output import print_json
+from braidwater.cli.place import place_of
 from braidwater.cli.search import session, validation_of
 from braidwater.tables import table
 
@@ -21,14 +22,14 @@ def ablate(job: Job, components: Any, settings: Mapping[str, Any], *, json: bool
     from braidwater.model_selection import watch
 
     given = dict(settings)
-    with session(job):
+    with session(job), place_of(job.engine, job.workers) as where:
         rows = table(job.table)
         model = make_model(job)
         with watch():
             found = run(
                 model, rows, components=components,
                 validation=validation_of(model, job, given.pop("folds", None)), seed=job.seed, **given,
-                **fit_arguments(job, rows),
+                **fit_arguments(job, rows), **where,
             )  # fmt: skip
         if job.report is not None:
             found.report().write(job.report)

@@ -44,6 +44,13 @@ Test = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Decides the split and everything random.", metavar="N")]
 Memory = Annotated[str | None, typer.Option(help="What braidwater may hold at a time, such as 1GB.", metavar="SIZE")]
 Workers = Annotated[int | None, typer.Option(help="Threads or processes; all cores where left out.", metavar="N")]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        help="Who does the work: postgresql://USER@HOST/DATABASE, spark://HOST:PORT; this machine where left out.",
+        metavar="ADDRESS",
+    ),
+]
 Strategy = Annotated[
     str | None,
     typer.Option(help="How nets are spread over workers: auto, all_reduce, 'averaging(every=8)' ...", metavar="NAME"),
@@ -98,6 +105,7 @@ def train(
     seed: Seed = None,
     memory: Memory = None,
     workers: Workers = None,
+    engine: Engine = None,
     strategy: Strategy = None,
     output: Annotated[str | None, typer.Option(help="The folder to save the model in.", metavar="MODEL_DIR")] = None,
     report: Annotated[str | None, typer.Option(help="Write a report with pictures.", metavar="FILE.html")] = None,
@@ -126,6 +134,7 @@ def explain(
     seed: Seed = None,
     memory: Memory = None,
     workers: Workers = None,
+    engine: Engine = None,
     strategy: Strategy = None,
     output: Annotated[
         str | None, typer.Option(help="Taken as train takes it; nothing is written.", metavar="MODEL_DIR")
@@ -175,6 +184,7 @@ def search(
     seed: Seed = None,
     memory: Memory = None,
     workers: Workers = None,
+    engine: Engine = None,
     hopper: Annotated[
         bool | None, typer.Option("--hopper", help="Nets hop from worker to worker; rows stay.", show_default=False)
     ] = None,
@@ -231,6 +241,7 @@ def ablate(
     seed: Seed = None,
     memory: Memory = None,
     workers: Workers = None,
+    engine: Engine = None,
     storage: Storage = None,
     name: StudyName = None,
     resume: Resume = None,
@@ -255,30 +266,31 @@ def predict(
     table: Rows,
     output: Annotated[str, typer.Option(help="A .parquet, .csv or .arrow file, or FILE.duckdb::TABLE.", metavar="OUT")],
     trust: Trust = None,
+    engine: Engine = None,
     json: Json = False,
 ) -> None:
     """Write TABLE with the model's predictions to OUT."""
     from braidwater.cli.use import predict as run
 
-    run(model, table, output, trust=trust or (), json=json)
+    run(model, table, output, trust=trust or (), engine=engine, json=json)
 
 
 @app.command()
 @reported
-def evaluate(model: Model, table: Rows, trust: Trust = None, json: Json = False) -> None:
+def evaluate(model: Model, table: Rows, trust: Trust = None, engine: Engine = None, json: Json = False) -> None:
     """Print how well the model predicts the label of TABLE."""
     from braidwater.cli.use import evaluate as run
 
-    run(model, table, trust=trust or (), json=json)
+    run(model, table, trust=trust or (), engine=engine, json=json)
 
 
 @app.command()
 @reported
-def describe(table: Rows, json: Json = False) -> None:
+def describe(table: Rows, engine: Engine = None, json: Json = False) -> None:
     """Print what is in TABLE: counts, NULLs, means, quantiles, distinct values, correlations."""
     from braidwater.cli.use import describe as run
 
-    run(table, json=json)
+    run(table, engine=engine, json=json)
 
 
 @app.command()
@@ -394,10 +406,7 @@ def run_dml(
     library: Annotated[
         list[str] | None, typer.Option(help="A folder with further functions, NAME.dml.", metavar="FOLDER")
     ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(help="Who scans tables: postgresql://USER@HOST/DATABASE, spark://HOST:PORT.", metavar="ADDRESS"),
-    ] = None,
+    engine: Engine = None,
 ) -> None:
     """Run a script in DML, the language of SystemML: braidwater dml SCRIPT [-args VALUE ...] [-nvargs NAME=VALUE ...]."""
     from braidwater.cli.dml import run

@@ -12,6 +12,7 @@ A job file::
     seed = 0
     memory = "1GB"
     workers = 2
+    engine = "postgresql://me@host/flights" # who trains, where not this machine; or spark://HOST:PORT
     strategy = "auto"                       # or { name = "averaging", every = 8 }
     output = "late-model"
     report = "late.html"
@@ -65,6 +66,7 @@ class Job:
     seed: int = 0
     memory: str | int | None = None
     workers: int | None = None
+    engine: str | None = None
     strategy: str | dict[str, Any] = "auto"
     output: str | None = None
     report: str | None = None
@@ -82,7 +84,7 @@ class Job:
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "table": (str,), "estimator": (str,), "module": (str,), "label": (str,), "features": (list,), "exclude": (list,),
-    "nulls": (str, int, float), "test": (float,), "seed": (int,), "memory": (str, int), "workers": (int,),
+    "nulls": (str, int, float), "test": (float,), "seed": (int,), "memory": (str, int), "workers": (int,), "engine": (str,),
     "strategy": (str, dict), "output": (str,), "report": (str,), "tensorboard": (str,), "set": (dict,), "arguments": (dict,),
     "encoders": (dict,), "optimizer": (str, dict), "schedule": (str,),
 }  # fmt: skip

@@ -11,6 +11,7 @@ import typer
 from braidwater.cli.job import Job
 from braidwater.cli.models import fit_arguments, make_model
 from braidwater.cli.output import print_figures, print_json
+from braidwater.cli.place import place_of
 from braidwater.errors import UserError
 from braidwater.options import options
 from braidwater.tables import table
@@ -30,11 +31,12 @@ def search(
     bounds = {name: given.pop(name, None) for name in ("trials", "seconds", "epochs")}
     if set(bounds.values()) == {None}:
         bounds["trials"] = 50
-    with session(job):
+    with session(job), place_of(job.engine, job.workers) as where:
         rows = table(job.table)
         model = make_model(job)
         validation = validation_of(model, job, given.pop("folds", None))
-        given |= {"budget": Budget(**bounds), "validation": validation, "seed": job.seed, **fit_arguments(job, rows)}
+        given |= {"budget": Budget(**bounds), "validation": validation, "seed": job.seed}
+        given |= fit_arguments(job, rows) | where
         if explain:
             known = {name: value for name, value in given.items() if name not in _OF_THE_RUN}
             typer.echo(str(explain_search(model, space, rows, **known)))

@@ -17,6 +17,7 @@ from braidwater.cli.models import (
     scalars,
 )
 from braidwater.cli.output import print_figures, print_json
+from braidwater.cli.place import place_of
 from braidwater.errors import UnsupportedError
 from braidwater.events import listen
 from braidwater.options import options
@@ -28,16 +29,16 @@ from braidwater.tables import Table, table, train_test_split
 
 def train(job: Job, *, json: bool) -> None:
     """Fit, evaluate, save and print."""
-    with _session(job):
+    with _session(job), place_of(job.engine, job.workers) as where:
         rows, held_out = _tables(job)
         model = make_model(job)
-        arguments = fit_arguments(job, rows)
+        arguments = fit_arguments(job, rows) | where
         record = Record()
         with progress(), listen(record), _tensorboard(job):
             started = time.perf_counter()
             model.fit(rows, **arguments)
             seconds = time.perf_counter() - started
-            evaluation = _evaluate(model, rows if held_out is None else held_out)
+            evaluation = _evaluate(model, rows if held_out is None else held_out, where)
         plan = getattr(model, "plan_", None)
         metrics = scalars(evaluation) or own_figures(model)
         trained = len(rows) if not record.passes else record.passes[0].rows
@@ -69,13 +70,13 @@ def train(job: Job, *, json: bool) -> None:
 
 def explain(job: Job, *, json: bool) -> None:
     """Print the plan of the job. Nothing is trained."""
-    with _session(job):
+    with _session(job), place_of(job.engine, job.workers) as where:
         from braidwater.planner import machine
 
         machine()  # measured once: a plan that was asked for is worth two seconds
         rows, _ = _tables(job)
         model = make_model(job)
-        plan = _plan(model, rows, fit_arguments(job, rows), job)
+        plan = _plan(model, rows, fit_arguments(job, rows) | where, job)
     if plan is None:
         raise UnsupportedError(f"{job.name} cannot be explained: it does not describe its work.")
     if json:
@@ -112,11 +113,11 @@ def _plan(model: Any, rows: Table, arguments: dict[str, Any], job: Job) -> Any:
     return explain_plan(model, rows, **arguments, workers=job.workers, strategy=name)
 
 
-def _evaluate(model: Any, rows: Table) -> dict[str, Any]:
+def _evaluate(model: Any, rows: Table, where: dict[str, Any]) -> dict[str, Any]:
     """Figures on `rows`, for a model that predicts a label."""
     if target_of(model) == "none" or not hasattr(model, "evaluate"):
         return {}
-    return dict(model.evaluate(rows))
+    return dict(model.evaluate(rows, **where))
 
 
 def _report(job: Job, summary: dict[str, Any], evaluation: dict[str, Any], record: Record, plan: Any) -> Report:

@@ -11,17 +11,20 @@ import typer
 
 from braidwater.cli.models import scalars
 from braidwater.cli.output import print_figures, print_json
+from braidwater.cli.place import place_of
 from braidwater.report import load, progress
 from braidwater.tables import table as open_table
 from braidwater.tables import write_table
 
 
-def predict(path: str, place: str, output: str, *, trust: Sequence[str] = (), json: bool) -> None:
+def predict(
+    path: str, place: str, output: str, *, trust: Sequence[str] = (), engine: str | None = None, json: bool
+) -> None:
     """Write the rows with the model's predictions."""
     rows = open_table(place)
     model = _load(path, trust)
-    with progress():
-        written = write_table(model.predict(rows), output)
+    with progress(), place_of(engine) as where:
+        written = write_table(model.predict(rows, **where), output)
     added = [name for name in written.column_names if name not in rows.column_names]
     if json:
         print_json({"rows": len(written), "output": output, "columns": added})
@@ -29,12 +32,12 @@ def predict(path: str, place: str, output: str, *, trust: Sequence[str] = (), js
         typer.echo(f"{len(written):,} rows with {', '.join(added)} in {output}")
 
 
-def evaluate(path: str, place: str, *, trust: Sequence[str] = (), json: bool) -> None:
+def evaluate(path: str, place: str, *, trust: Sequence[str] = (), engine: str | None = None, json: bool) -> None:
     """Print the metrics of a saved model on a table that has its label."""
     rows = open_table(place)
     model = _load(path, trust)
-    with progress():
-        found = dict(model.evaluate(rows))
+    with progress(), place_of(engine) as where:
+        found = dict(model.evaluate(rows, **where))
     metrics, count = scalars(found), int(found.get("rows", len(rows)))
     if json:
         more = {name: value for name, value in found.items() if name not in (*metrics, "rows")}
@@ -43,12 +46,12 @@ def evaluate(path: str, place: str, *, trust: Sequence[str] = (), json: bool) ->
         print_figures({"rows": count, **metrics})
 
 
-def describe(place: str, *, json: bool) -> None:
+def describe(place: str, *, engine: str | None = None, json: bool) -> None:
     """Print what is in a table."""
     from braidwater.stats import describe as describe_table
 
-    with progress():
-        found = describe_table(open_table(place))
+    with progress(), place_of(engine) as where:
+        found = describe_table(open_table(place), **where)
     if json:
         print_json(found.to_json())
     else:
