@@ -73,6 +73,25 @@ fit({{"X": X, "y": y}})["B"]
 Inputs are numbers, strings, numpy and scipy.sparse matrices, torch tensors, data frames, and everything that
 `braidwater.table` takes. A table whose columns are all numbers becomes a matrix, any other a frame.
 
+## Tables that stay where they lie
+
+A matrix from a table that would take more than a quarter of the memory option is read block by block in each scan. With
+`engine=` (in the shell `--engine postgresql://USER@HOST/DATABASE` or `spark://HOST:PORT`) the scans of tables larger than 1 MB
+run where the rows lie: in the sessions of the server, on the workers of Spark. Sums and products over the rows come back, the
+rows do not.
+
+```
+braidwater dml regression.dml --engine postgresql://me@host/db --explain runtime -args postgresql://me@host/db::flights
+```
+
+```python
+dml.run("X = D[, 1:20]; y = D[, 21]; w = solve(t(X) %*% X, t(X) %*% y)", {{"D": flights}}, ["w"], engine=engine)
+```
+
+Columns of a table, and what is about as wide as it (`cbind(X, 1)`, a standardised `X`), are kept as expressions and become a
+part of the scans that read them. A column that is computed, as long as the table, comes here and travels with each scan that
+reads it. Take labels and features from one table: two tables of a server have no common order of rows, and a warning says so.
+
 This page is made of the declarations of the functions; a test keeps it up to date.
 
 ## The language

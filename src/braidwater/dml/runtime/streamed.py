@@ -84,11 +84,11 @@ class TableMatrix:
     def where(self) -> str:
         """What EXPLAIN says of its scans."""
         ways = self.engine.ways(self.table, self.columns, passes=PASSES)
-        how = f" by {ways[0].name}, {ways[0].seconds:.2g} s for {PASSES} of them" if ways else ""
+        how = f" by {ways[0].name} ({ways[0].seconds:.2g} s to read it {PASSES} times)" if ways else ""
         rows, cols = self.shape
         return (
             f"{self.table.name}, {rows} x {cols}, {format_bytes(self.bytes)}, stays where it lies: engine {self.engine.name!r} "
-            f"scans it{how} (estimated)"
+            f"scans it{how}"
         )
 
     def aggregate(self, aggregate: Aggregate[Any, Any]) -> Any:
