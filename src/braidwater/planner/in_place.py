@@ -24,19 +24,22 @@ def in_place(plan: Plan, engine: Engine, table: Table, work: Work) -> Plan:
     if not ways:
         return plan
     best = ways[0]
-    cost = Cost(best.seconds, best.seconds, 0, 0, best.leaving)
+    parts = {name: size for name, size in plan.memory_parts.items() if name == "states"}  # blocks are the workers' own
+    cost = Cost(best.seconds, best.seconds, sum(parts.values()), 0, best.leaving)
     passes = "1 pass" if work.passes == 1 else f"{work.passes} passes"
     root = Node("train", cost, children=[Node(f"{passes} by {best.name}", cost, role="later")])
     choice = Choice("engine", f"{engine.name} ({best.name})", _leaving(best), tuple(_rejected(ways[1:], best)))
     return replace(
         plan,
         root=root,
-        choices=[choice, *(one for one in plan.choices if one.name != "engine")],
+        choices=[choice, *(one for one in plan.choices if one.name not in _OF_THE_EMBEDDED_ENGINE)],
         chosen=replace(plan.chosen, engine=engine.name),
+        memory_parts=parts,
         notes=[*plan.notes, *([best.note] if best.note else [])],
     )
 
 
+_OF_THE_EMBEDDED_ENGINE = ("engine", "workers", "cache")
 _TALKS = "its workers talk inside a pass; Averaging(every='epoch') does not, and trains where the rows lie"
 
 
