@@ -185,24 +185,35 @@ def reachable(roots: Iterable[Hop]) -> list[Hop]:
     return [seen[number] for number in sorted(seen)]
 
 
-def to_text(hop: Hop) -> str:
-    """A hop as a line of the language; what it is built of is written out.
+LONGEST = 2000  # characters of a text: what is built of shared parts would have exponentially many
 
-    Cost: grows with the tree, not the graph; meant for messages, case files and EXPLAIN.
+
+def to_text(hop: Hop) -> str:
+    """A hop as a line of the language; what it is built of is written out, and cut where that is longer than `LONGEST`.
+
+    Cost: grows with the graph.
     """
+    known: dict[Hop, str] = {}
+    for each in reachable([hop]):
+        text = _line(each, known)
+        known[each] = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return known[hop]
+
+
+def _line(hop: Hop, known: Mapping[Hop, str]) -> str:
     if hop.op == "leaf":
         return str(hop.attributes["name"])
     if hop.op == "literal":
         value = hop.attributes["value"]
         return {True: "TRUE", False: "FALSE"}[value] if isinstance(value, bool) else _number(value)
-    operands = [_bracketed(each, hop.op) for each in hop.inputs]
-    if hop.op in INFIX and len(operands) == 2:
-        return f" {INFIX[hop.op]} ".join(operands)
+    if hop.op in INFIX and len(hop.inputs) == 2:
+        return f" {INFIX[hop.op]} ".join(_bracketed(each, hop.op, known) for each in hop.inputs)
     if hop.op == "neg":
-        return f"-{operands[0]}"
+        return f"-{_bracketed(hop.inputs[0], hop.op, known)}"
     if hop.op == "index":
-        return f"{operands[0]}[{_range(hop.inputs[1:3])}, {_range(hop.inputs[3:5])}]"
-    return f"{hop.op}({', '.join([*map(to_text, hop.inputs), *written(hop)])})"
+        rows, cols = (_range([known[each] for each in bounds]) for bounds in (hop.inputs[1:3], hop.inputs[3:5]))
+        return f"{_bracketed(hop.inputs[0], hop.op, known)}[{rows}, {cols}]"
+    return f"{hop.op}({', '.join([*(known[each] for each in hop.inputs), *written(hop)])})"
 
 
 INFIX = {name: name for name in ["+", "-", "*", "/", "^", "%%", "%/%", "<", "<=", ">", ">=", "==", "!=", "&", "|"]} | {
@@ -210,8 +221,8 @@ INFIX = {name: name for name in ["+", "-", "*", "/", "^", "%%", "%/%", "<", "<="
 }
 
 
-def _bracketed(hop: Hop, outer: str) -> str:
-    text = to_text(hop)
+def _bracketed(hop: Hop, outer: str, known: Mapping[Hop, str]) -> str:
+    text = known[hop]
     if hop.op in INFIX and (outer in INFIX or outer in ("neg", "index")):
         return f"({text})"
     return f"({text})" if hop.op == "neg" and outer in INFIX else text
@@ -223,8 +234,8 @@ def _number(value: Scalar) -> str:
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(value)
 
 
-def _range(bounds: Sequence[Hop]) -> str:
-    first, last = (to_text(hop) for hop in bounds)
+def _range(bounds: Sequence[str]) -> str:
+    first, last = bounds
     return first if first == last else f"{first}:{last}"
 
 
