@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from braidwater.dml.hops import Dag, Facts, Hop, to_text
 from braidwater.dml.operators.indexing import index_facts
 from braidwater.dml.runtime.deferred import DeferredMatrix, copied
 from braidwater.dml.runtime.evaluate import computed
-from braidwater.dml.runtime.row_aggregates import CopyRows, ScanRows
+from braidwater.dml.runtime.row_aggregates import CopyRows, ScanRows, WithRows, spreads
 from braidwater.dml.runtime.scan import CompiledScan
+from braidwater.dml.runtime.spread import Cut, Spread
 from braidwater.dml.values import is_streamed
 from braidwater.encoding.design import Design
 from braidwater.encoding.encoding import Encoding
@@ -31,6 +33,7 @@ from braidwater.tables import Table
 PASSES = (
     10  # how often a script is expected to scan a table: enough that blocks are kept, in memory or in the block cache
 )
+REMEMBERED = 8  # matrices of which workers elsewhere keep their rows
 FEW_PASSES = 3  # after so many, more are to be expected, and workers that stay pay
 LEAST = 32 * 10**6  # bytes that readers take at any rate
 
@@ -44,7 +47,7 @@ class TableMatrix:
     Close it, or use it in a ``with`` block, to let go of them.
 
     `engine` scans the table, by default this machine. Where the rows stay with it (`elsewhere`), what a script sums up leaves
-    them, and what is as long as the table and not summed up travels with each scan that reads or makes it.
+    them. What is as long as the table and not summed up comes here too; workers that live on keep what they made of it.
 
     >>> import pyarrow as pa
     >>> from braidwater.tables import table
@@ -74,6 +77,8 @@ class TableMatrix:
         self.shape = (table.statistics([]).rows, self.design.width)
         self._staying = ExitStack()
         self._passes = 0  # since workers last came or went
+        self._cuts: Sequence[Cut] = ()
+        self._spread: OrderedDict[int, tuple[Any, Spread]] = OrderedDict()  # by the matrix; those used last at the end
 
     @property
     def bytes(self) -> int:
@@ -98,6 +103,30 @@ class TableMatrix:
             self._staying.enter_context(self.engine.staying(self.source))
         return self.engine.aggregate(self.source, aggregate)
 
+    def number(self) -> None:
+        """See to it that rows have their final numbers: they have from the second pass on."""
+        if self.source.store is None and self.source.passes_done == 0:
+            self.aggregate(Nothing())
+
+    def spread(self, matrix: Any) -> Spread:
+        """A matrix as long as the table, as its scans read it."""
+        if not self.elsewhere:
+            return Spread.whole(matrix)
+        known = self._spread.get(id(matrix))
+        if known is None:
+            if not self._cuts:
+                self._cuts = [cut for cut, _ in self.aggregate(WithRows(self.design, elsewhere=True)).pieces]
+            known = (matrix, Spread.of(matrix, self._cuts))
+        self.remember(*known)
+        return known[1]
+
+    def remember(self, matrix: Any, spread: Spread) -> None:
+        """What workers have of a matrix. It is held on to, so that nobody changes it in place."""
+        self._spread[id(matrix)] = matrix, spread
+        self._spread.move_to_end(id(matrix))
+        while len(self._spread) > REMEMBERED:
+            self._spread.popitem(last=False)
+
     def rest(self) -> None:
         """Let the workers go, until there are more passes: others need their places."""
         self._staying.close()
@@ -105,6 +134,7 @@ class TableMatrix:
 
     def close(self) -> None:
         self.rest()
+        self._spread.clear()
         self.source.close()
 
     def __enter__(self) -> TableMatrix:
@@ -138,8 +168,15 @@ def run_streamed(
     stored = [_room(compiled.scan.rows, hop, context) for hop in compiled.scan.stored]
     matrix = sources[driver]
     aligned = bool(stored) or any(each is not None for each in held)
-    scan = ScanRows(matrix.design, compiled, driver, held, whole, stored, elsewhere=matrix.elsewhere)
-    return [*stored, *compiled.final([_over_blocks(matrix, scan, context, aligned)])]
+    with _for_scan(matrix, context):
+        if aligned:
+            matrix.number()
+        spread = [None if each is None else matrix.spread(each) for each in held]
+        scan = ScanRows(matrix.design, compiled, driver, spread, whole, stored, elsewhere=matrix.elsewhere)
+        found = matrix.aggregate(scan)
+    for value, made in zip(stored, spreads(found), strict=matrix.elsewhere):
+        matrix.remember(value, made)
+    return [*stored, *compiled.final([found.folds])]
 
 
 def gathered(matrix: TableMatrix | DeferredMatrix, context: Context, hop: Hop) -> Any:
@@ -154,8 +191,7 @@ def gathered(matrix: TableMatrix | DeferredMatrix, context: Context, hop: Hop) -
             "columns first, or write the step with cell-wise operations, sums and products over the rows."
         )
     out = np.empty(matrix.shape)
-    _over_blocks(matrix, CopyRows(matrix.design, [out], elsewhere=matrix.elsewhere), context, aligned=True)
-    return out
+    return _filled(out, matrix, context)
 
 
 def some_rows(matrix: TableMatrix, bounds: Sequence[int], context: Context, hop: Hop) -> Any:
@@ -165,8 +201,7 @@ def some_rows(matrix: TableMatrix, bounds: Sequence[int], context: Context, hop:
     if (last - first + 1) * matrix.shape[1] * 8 > context.memory:
         return np.array(gathered(matrix, context, hop)[first - 1 : last, left - 1 : right], order="C")
     out = np.empty((last - first + 1, matrix.shape[1]))
-    rows = CopyRows(matrix.design, [out], elsewhere=matrix.elsewhere, first=first - 1)
-    _over_blocks(matrix, rows, context, aligned=True)
+    _filled(out, matrix, context, first - 1)
     return np.array(out[:, left - 1 : right], order="C")
 
 
@@ -188,12 +223,19 @@ def _whole(matrix: DeferredMatrix, context: Context) -> Any:
     return computed(dag, [copied(matrix.dag, matrix.hop, dag, {})], context)[0]
 
 
-def _over_blocks(matrix: TableMatrix, aggregate: Aggregate[Any, Any], context: Context, aligned: bool) -> Any:
+def _filled(out: Array, matrix: TableMatrix, context: Context, first: int = 0) -> Array:
+    """An array with the table's rows from `first` on."""
+    with _for_scan(matrix, context):
+        matrix.number()
+        matrix.aggregate(CopyRows(matrix.design, [out], elsewhere=matrix.elsewhere, first=first))
+    return out
+
+
+@contextmanager
+def _for_scan(matrix: TableMatrix, context: Context) -> Iterator[None]:
     workers = current_options().workers if matrix.elsewhere else context.threads
     with options(workers=workers, memory=_for_blocks(context.memory)):
-        if aligned and matrix.source.store is None and matrix.source.passes_done == 0:
-            matrix.aggregate(Nothing())  # rows have their final numbers from the second pass on
-        return matrix.aggregate(aggregate)
+        yield
 
 
 def _room(rows: int, hop: Hop, context: Context) -> Array:
