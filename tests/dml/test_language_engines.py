@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from braidwater import dml
 from braidwater.cli.app import app
 from braidwater.dml.explain import Explanation
+from braidwater.dml.runtime.streamed import TableMatrix
 from braidwater.engines import LocalEngine, engine_at
 from braidwater.engines.postgres import PostgresEngine
 from braidwater.engines.postgres.install import install
@@ -109,3 +110,39 @@ def test_an_engine_that_is_none_is_refused() -> None:
         engine_at("mysql://here")
     with pytest.raises(OptionError, match="'mysql://here'"):
         dml.run("s = 1", outputs=["s"], engine="mysql://here")
+
+
+def test_a_session_that_is_lost_is_told_anew_what_it_knew(
+    server: Server, stored: Table, inside: PostgresEngine, cells: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[Any] = []
+    scan = TableMatrix.aggregate
+
+    def disturbed(matrix: TableMatrix, aggregate: Any) -> Any:
+        passes.append(aggregate)
+        if len(passes) in (4, 6):
+            session = inside.sessions.take(2)[1]
+            server.run(f"SELECT pg_terminate_backend({session.info.backend_pid})")
+        return scan(matrix, aggregate)
+
+    monkeypatch.setattr(TableMatrix, "aggregate", disturbed)
+    found = dml.run(SPLIT + SCRIPTS["columns that change"], {"D": stored}, ["B"], engine=inside)["B"]
+    expected = dml.run(SPLIT + SCRIPTS["columns that change"], {"D": cells}, ["B"])["B"]
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
+    assert len(passes) > 7
+
+
+def test_a_column_that_workers_made_is_not_sent_back_to_them(stored: Table, inside: PostgresEngine) -> None:
+    sent: list[int] = []
+    request = type(inside.sessions)._request
+
+    def counted(self: Any, *arguments: Any) -> bytes:
+        sent.append(len(request(self, *arguments)))
+        return request(self, *arguments)
+
+    script = SPLIT + "w = X %*% matrix(1, ncol(X), 1) > 0\nif (sum(w) > 0) { for (i in 1:4) s = sum(w * y * i) }"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(inside.sessions), "_request", counted)
+        dml.run(script, {"D": stored}, ["s"], engine=inside)
+    assert len(sent) >= 8
+    assert max(sent) < 8 * ROWS / 4  # not even a session's half of a column
