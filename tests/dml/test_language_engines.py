@@ -137,8 +137,9 @@ def test_a_column_that_workers_made_is_not_sent_back_to_them(stored: Table, insi
     request = type(inside.sessions)._request
 
     def counted(self: Any, *arguments: Any) -> bytes:
-        sent.append(len(request(self, *arguments)))
-        return request(self, *arguments)
+        packed: bytes = request(self, *arguments)
+        sent.append(len(packed))
+        return packed
 
     script = SPLIT + "w = X %*% matrix(1, ncol(X), 1) > 0\nif (sum(w) > 0) { for (i in 1:4) s = sum(w * y * i) }"
     with pytest.MonkeyPatch.context() as patch:
