@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import nullcontext
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from braidwater import Trainer
 from braidwater.encoding import Image
 from braidwater.engines import LocalEngine
 from braidwater.engines.spark import SparkEngine
+from braidwater.engines.spark.session import Session
 from braidwater.parallel import (
     STRATEGIES,
     AllReduce,
@@ -133,3 +135,25 @@ def test_a_service_is_found_at_its_member_s_address_and_nowhere_else(spark):
     assert SparkEngine(spark, host=DRIVER).gang(member, 2) == [(WORKERS, 42), WORKERS]
     # a gang whose driver is this machine stays on it
     assert SparkEngine(spark).gang(lambda told: told.host, 2) == ["127.0.0.1"] * 2
+
+
+def test_epochs_averaged_are_one_job_with_the_bits_of_a_job_each(spark, pictures, monkeypatch):
+    jobs, run = [], Session.run
+    monkeypatch.setattr(Session, "run", lambda self, *a, tag, **k: jobs.append(tag) or run(self, *a, tag=tag, **k))
+    monkeypatch.setattr("braidwater.deep.rows.GANG_MEMORY", 0)  # so that the blocks lie with the workers
+    engine = SparkEngine(spark, 2)
+    found = trained(Averaging(2), pictures, engine).module_.state_dict()
+    assert [tag.partition("-")[0] for tag in jobs] == ["pass", "residents"]  # the blocks are made, then three epochs
+    jobs.clear()
+    monkeypatch.setattr(engine, "staying", lambda source: nullcontext())
+    expected = trained(Averaging(2), pictures, engine).module_.state_dict()
+    assert [tag.partition("-")[0] for tag in jobs] == ["pass"] * 4
+    assert all(torch.equal(weights, expected[name]) for name, weights in found.items())
+
+
+def test_a_validation_elsewhere_has_slots_of_its_own(spark, pictures, monkeypatch):
+    monkeypatch.setattr("braidwater.deep.rows.GANG_MEMORY", 0)
+    trainer = Trainer(Net, strategy=Averaging(3), epochs=2, batch_size=16, shuffle=False)
+    features = {"pixels": Image((1, SIDE, SIDE), dtype="float32")}
+    trainer.fit(pictures, label="kind", features=features, validation=pictures, engine=SparkEngine(spark, 3))
+    assert all(np.isfinite(record["validation_loss"]) for record in trainer.history_)

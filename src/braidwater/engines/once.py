@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,7 +16,8 @@ class Once(Generic[Value]):
     """A value that is large and used again: the state of an optimizer, a training with its module. Nobody changes it.
 
     It pickles like any other. Between an engine and a worker that lives on (inside `exchange`), it is sent whole the first
-    time only; a worker's own are known by name when they come back to it.
+    time only; a worker's own are known by name when they come back to it. On its way through a worker that only hands it on
+    (`passing_through`) it has no `value`.
 
     >>> import pickle
     >>> pickle.loads(pickle.dumps(Once([1, 2]))).value
@@ -31,35 +32,62 @@ class Once(Generic[Value]):
         exchange = _exchange.get()
         if exchange is None:
             return Once, (self.value, self.key)
-        if self.key in exchange.shared:
+        if exchange.names_only:
+            return Once, (ELSEWHERE, self.key)
+        if self.key in exchange.shared or self.value is ELSEWHERE:
             return _recalled, (self.key,)
         exchange.told[self.key] = self
         return _told, (self.value, self.key)
+
+
+class Elsewhere:
+    """The value of what is on its way through."""
+
+    def __reduce__(self) -> str:
+        return "ELSEWHERE"
+
+
+ELSEWHERE: Any = Elsewhere()
 
 
 @dataclass
 class _Exchange:
     """What both ends have, and what one of them has sent or received since it began."""
 
-    shared: MutableMapping[str, Once[Any]]
+    shared: Mapping[str, Once[Any]]
     told: dict[str, Once[Any]] = field(default_factory=dict)
+    others: Mapping[str, Once[Any]] = field(default_factory=dict)  # what came from other workers
+    names_only: bool = False
 
 
 _exchange: ContextVar[_Exchange | None] = ContextVar("braidwater_exchange", default=None)
 
 
 @contextmanager
-def exchange(shared: MutableMapping[str, Once[Any]]) -> Iterator[None]:
+def exchange(shared: MutableMapping[str, Once[Any]], others: Mapping[str, Once[Any]] | None = None) -> Iterator[None]:
     """Pickle and unpickle with somebody who has `shared` too, by name. What is sent or received whole is added to it, unless
-    an error ends the ``with`` block: then the other end may not have got it.
+    an error ends the ``with`` block: then the other end may not have got it. What that one only handed on is found in `others`.
     """
-    found = _Exchange(shared)
-    token = _exchange.set(found)
+    found = _Exchange(shared, others=others or {})
+    with _during(found):
+        yield
+    shared.update(found.told)
+
+
+@contextmanager
+def passing_through() -> Iterator[None]:
+    """Pickle for a worker that hands on what it gets: values go by name, whether it has them or not."""
+    with _during(_Exchange({}, names_only=True)):
+        yield
+
+
+@contextmanager
+def _during(exchange: _Exchange) -> Iterator[None]:
+    token = _exchange.set(exchange)
     try:
         yield
     finally:
         _exchange.reset(token)
-    shared.update(found.told)
 
 
 def _told(value: Any, key: str) -> Once[Any]:
@@ -73,4 +101,4 @@ def _told(value: Any, key: str) -> Once[Any]:
 def _recalled(key: str) -> Once[Any]:
     exchange = _exchange.get()
     assert exchange is not None
-    return exchange.told.get(key) or exchange.shared[key]
+    return exchange.told.get(key) or exchange.shared.get(key) or exchange.others[key]

@@ -4,20 +4,25 @@ A Spark job costs as much CPU as several passes over blocks that are there (0.2-
 doubles). So an iteration starts one job whose tasks wait for the aggregate of each pass on their lines to the driver, where
 the decisions are made. The states of the blocks are merged in the order of the blocks: a worker goes on from the state that
 the worker before it ended with, so one state a worker travels, and the result is that of the local engine, bit for bit.
+Values in a state that are `Once` go to the driver and not on to the next worker, which only hands their names on; each worker
+keeps those that it made.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import cloudpickle
 
 from braidwater.aggregates.base import Aggregate
 from braidwater.blocks.source import BlockSource
+from braidwater.engines.once import Once, exchange, passing_through
 from braidwater.engines.spark.fold import Begins, Call, Folded, Kept, Rows, Shards, packed_error
 from braidwater.engines.spark.line import Line
 from braidwater.engines.spark.passes import Calls, Found, raise_packed
@@ -36,6 +41,9 @@ class Residents:
 
     def __init__(self, session: Session, shards: Sequence[Shard], rows: Rows, workers: int) -> None:
         self._shares = shares(shards, workers)
+        self._known: list[MutableMapping[str, Once[Any]]] = [
+            WeakValueDictionary() for _ in self._shares
+        ]  # by each worker
         self._calls = Calls(session, len(self._shares))
         tag = new_tag("residents")
         resident = Resident(self._calls.call, tuple(self._shares), rows)
@@ -59,29 +67,43 @@ class Residents:
 
     def fold(self, aggregate: Aggregate[Any, Any], begins: Begins | None = None) -> Found:
         """One pass. `WorkerLostError` when a worker was lost; then these are of no more use."""
-        packed = cloudpickle.dumps((aggregate, begins))
         lines = self._calls.lines
-        with _broken():
-            for line in lines.values():
-                line.send("a", packed)
-        found = Found(None)
-        ended: dict[int, Ended] = {}
-        state = cloudpickle.dumps(aggregate.initialize())
         for number in range(len(self._shares)):
+            request = self._request(number, aggregate, begins)
+            with _broken():
+                lines[number].send("a", request)
+        found = Found(aggregate.initialize())
+        ended: dict[int, bytes] = {}
+        made: WeakValueDictionary[str, Once[Any]] = WeakValueDictionary()  # by workers, and alive in the state
+        for number in range(len(self._shares)):
+            with passing_through():
+                state = cloudpickle.dumps(found.state)
             with _broken():
                 lines[number].send("p", state)
             while number not in ended:
                 kind, content = self._calls.next()
                 if kind == "p":
-                    ended[content[0]] = cloudpickle.loads(content[1])
+                    ended[content[0]] = content[1]
                 else:
                     self._take(kind, content)
-            one = ended[number]
-            state = one.state
+            with exchange(self._known[number], made):
+                one = cloudpickle.loads(ended.pop(number))
+            made.update(self._known[number])
+            found.state = one.state
             found.blocks.update(one.blocks)
             found.dropped.update(one.dropped)
-        found.state = cloudpickle.loads(state)
         return found
+
+    def _request(self, number: int, aggregate: Aggregate[Any, Any], begins: Begins | None) -> bytes:
+        """What a worker is told: the names of what it still has to have, and its part of the aggregate."""
+        if begins is not None:
+            first = [begins[share[0].number][1] for share in self._shares[number : number + 2]]
+            aggregate = aggregate.part(range(first[0], first[1] if len(first) > 1 else sys.maxsize))
+        known = self._known[number]
+        names = json.dumps(list(known)).encode()
+        with exchange(known):
+            packed: bytes = cloudpickle.dumps((aggregate, begins))
+        return names + b"\n" + packed
 
     def _take(self, kind: str, content: Any) -> None:
         if kind == "b":
@@ -154,9 +176,9 @@ class _broken:  # noqa: N801 - it reads as a word: with _broken()
 
 @dataclass(frozen=True)
 class Ended:
-    """What a worker says at the end of a pass: the pickled state of all blocks up to its last one, and what it read."""
+    """What a worker says at the end of a pass: the state of all blocks up to its last one, and what it read."""
 
-    state: bytes
+    state: Any
     blocks: dict[tuple[int, int], int]
     dropped: dict[int, int]
 
@@ -185,11 +207,12 @@ class Resident:
         return []
 
     def _stay(self, number: int, shards: Shards, line: Line) -> None:
+        known: dict[str, Once[Any]] = {}
         while True:
             kind, packed = line.receive()
             if kind != "a":
                 raise WorkerError(f"A resident expected the aggregate of a pass, and got a message {kind!r}.")
-            aggregate, begins = cloudpickle.loads(packed)
+            aggregate, begins = _opened(packed, known)
             chain = _Chain(aggregate, line)
             blocks: dict[tuple[int, int], int] = {}
             dropped: dict[int, int] = {}
@@ -199,7 +222,19 @@ class Resident:
                 else:
                     blocks[found.key] = found.rows
                     chain.add(found)
-            line.send("p", cloudpickle.dumps(Ended(cloudpickle.dumps(chain.end()), blocks, dropped)))
+            ended = Ended(chain.end(), blocks, dropped)
+            with exchange(known):
+                packed = cloudpickle.dumps(ended)
+            line.send("p", packed)
+
+
+def _opened(packed: bytes, known: dict[str, Once[Any]]) -> Any:
+    """The request of a pass; what the driver does not name any more is let go of."""
+    end = packed.index(b"\n")
+    for name in set(known) - set(json.loads(packed[:end])):
+        del known[name]
+    with exchange(known):
+        return cloudpickle.loads(memoryview(packed)[end + 1 :])
 
 
 class _Chain:

@@ -53,9 +53,12 @@ class ShardStore(BlockStore):
     def begins(self) -> dict[int, tuple[int, int]]:
         """The numbers of the first row and the first block of each shard."""
         found: dict[int, tuple[int, int]] = {}
-        for unit, (shard, _) in zip(self.units, self._places, strict=True):
-            found.setdefault(shard, (unit.start, unit.number))
-        return {shard.number: found.get(shard.number, (0, 0)) for shard in self.shards}
+        row = number = 0
+        for shard in self.shards:
+            found[shard.number] = row, number
+            while number < len(self.units) and self._places[number][0] == shard.number:
+                row, number = row + self.units[number].rows, number + 1
+        return found
 
     def close(self) -> None:
         for source in self._open.values():
