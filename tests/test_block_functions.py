@@ -20,6 +20,7 @@ from braidwater.errors import (
     UnsupportedError,
 )
 from braidwater.tables import table
+from braidwater.tables.arrow import ArrowTable
 
 TYPES = [pa.float64(), pa.float32(), pa.int32(), pa.int64(), pa.uint8()]
 
@@ -62,6 +63,22 @@ def test_columns_constants_feeds_and_tensors_meet_the_arguments():
         assert found.column_names[:3] == ["x", "v", "key"]
         assert np.allclose(found.to_arrow()["y"].to_numpy(), expected, rtol=1e-13)
     assert found.to_arrow()["z"].to_pylist()[-1] == 2.0 * 199_999
+
+
+def test_of_trimmed_blocks_only_the_named_columns_are_read():
+    asked = []
+
+    class Watched(ArrowTable):
+        def read(self, columns=None, **how):
+            asked.append(columns)
+            return super().read(columns, **how)
+
+    data = Watched(pa.table({"a": [1, 2], "x": [3, 4], "b": [5, 6], "z": [7, 8]}), name="watched")
+    sums = bf.map_blocks(lambda z_input, x: {"y": z_input + x}, data, trim=True)
+    asked.clear()
+    assert sums.to_arrow().to_pydict() == {"y": [10, 12]}
+    assert [set(columns) for columns in asked] == [{"x", "z"}]
+    assert bf.map_blocks(lambda x: {"y": x}, data).to_arrow().column_names == ["a", "x", "b", "z", "y"]
 
 
 def test_trimmed_blocks_may_have_fewer_or_more_rows():

@@ -10,9 +10,11 @@ from sklearn import model_selection as theirs
 from sklearn.metrics import accuracy_score, log_loss
 
 from braidwater import explain
+from braidwater.engines import LocalEngine
 from braidwater.errors import EmptyTableError, LabelError, NullValueError, OptionError, UnsupportedError
 from braidwater.estimators import PCA, KMeans, LinearRegression, LogisticRegression
 from braidwater.events import PassStarted, listen
+from braidwater.kernels import choice
 from braidwater.model_selection import (
     CrossValidation,
     GroupKFold,
@@ -46,6 +48,21 @@ def rows():
 
 def arrays(rows, label):
     return np.column_stack([rows[name].to_numpy() for name in FEATURES]), np.array(rows[label].to_pylist())
+
+
+def test_folds_are_trained_by_the_kernel_that_suits_the_scan_of_all_rows(rows, monkeypatch):
+    class Watched(LocalEngine):
+        def aggregate(self, source, aggregate):
+            inner = aggregate.aggregates[0] if hasattr(aggregate, "aggregates") else aggregate
+            kernels.add(inner.kernel)
+            return super().aggregate(source, aggregate)
+
+    for least, expected in ((ROWS, "fused"), (ROWS + 1, "blas")):  # training rows are fewer than both
+        kernels = set()
+        monkeypatch.setattr(choice, "FUSED_FROM_ROWS", least)
+        found = cross_validate(LinearRegression(), rows, label="y", features=FEATURES, models=True, engine=Watched())
+        assert kernels == {expected}
+        assert [model.kernel for model in found.models] == ["auto"] * 5
 
 
 @pytest.mark.parametrize("name", SPLITTERS)

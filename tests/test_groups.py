@@ -19,7 +19,8 @@ from braidwater.aggregates.grouped import Grouped
 from braidwater.aggregates.grouped_gram import GroupedGram
 from braidwater.blocks import base as blocks_base
 from braidwater.blocks.base import Block
-from braidwater.blocks.clustered import ClusteredSource
+from braidwater.blocks.clustered import ClusteredSource, picked
+from braidwater.blocks.parts import part_of
 from braidwater.encoding import Encoding
 from braidwater.encoding.design import CodeTerm, NumberTerm, design_of
 from braidwater.encoding.groups import GROUP, GroupedEncoding, find_groups
@@ -288,17 +289,19 @@ def test_trainers_are_trained_as_tasks_one_a_group(tmp_path):
 
 @pytest.mark.parametrize("groups", [3, 700])
 def test_merged_products_of_groups_are_those_of_all_rows_and_no_state_is_changed_by_another(groups, monkeypatch):
-    """In columns, in rows as they come, in rows dealt to groups; `FEW` makes states be added in place."""
+    """In columns, in rows as they come, in rows dealt to groups, in runs; `FEW` makes states be added in place."""
     monkeypatch.setattr(grouped_gram, "FEW", 0)
+    monkeypatch.setattr(grouped_gram, "LONG_RUN", 1)
     monkeypatch.setattr(grouped_gram, "TILE_BYTES", 1 << 15)
     random = np.random.default_rng(7)
-    parts = []
+    mixed, together = [], []
     for _ in range(6):
         group = random.integers(0, groups, 3000).astype(np.uint16)
         columns = {name: random.normal(size=3000) + 100.0 * group for name in ("a", "b", "label")}
         columns |= {"few": random.integers(0, 5, 3000).astype(np.uint8), GROUP: group}
-        parts.append(Block.from_arrays(columns | {"weight": random.integers(0, 3, 3000).astype(np.float64)}))
-    for few, cached in ((1 << 10, 0), (0, 1 << 20), (0, 0)):
+        mixed.append(Block.from_arrays(columns | {"weight": random.integers(0, 3, 3000).astype(np.float64)}))
+        together.append(part_of(mixed[-1], np.argsort(group, kind="stable")))
+    for few, cached, parts in ((1 << 10, 0, mixed), (0, 1 << 20, mixed), (0, 0, mixed), (0, 0, together)):
         monkeypatch.setattr(grouped_gram, "FEW_GROUPS", few)
         monkeypatch.setattr(grouped_gram, "CACHED", cached)
         aggregate = GroupedGram(DESIGN, GROUP, kernel="fused")
@@ -326,9 +329,14 @@ def test_merged_products_of_groups_are_those_of_all_rows_and_no_state_is_changed
             np.testing.assert_allclose(found[code].products, single.products, rtol=1e-9, atol=1e-7)
 
 
-@given(seed=st.integers(0, 10**6), size=st.integers(1, 7), slack=st.floats(1e-12, 1.0))
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.integers(1, 7),
+    slack=st.floats(1e-12, 1.0),
+    kernel=st.sampled_from(["blas", "fused"]),
+)
 @settings(max_examples=40)
-def test_groups_are_solved_as_one_by_one_however_nearly_their_columns_agree(seed, size, slack):
+def test_groups_are_solved_as_one_by_one_however_nearly_their_columns_agree(seed, size, slack, kernel):
     random = np.random.default_rng(seed)
     X = random.normal(size=(4, 40, size))
     if size > 1:
@@ -340,7 +348,7 @@ def test_groups_are_solved_as_one_by_one_however_nearly_their_columns_agree(seed
     products = np.einsum("gri,grj->gij", Z - mean[:, None], Z - mean[:, None])
     stack = GramStack(np.arange(4), np.full(4, 40), np.full(4, 40.0), mean, products, size)
     names = [f"x{j}" for j in range(size)]
-    solver = GroupSolver(stack, design_of([NumberTerm(tuple(names), 0)], names, label="y"), 0.0, True)
+    solver = GroupSolver(stack, design_of([NumberTerm(tuple(names), 0)], names, label="y"), 0.0, True, kernel)
     found = solver.solve() | solver.details(np.arange(4))
     for code in range(4):
         steps = LeastSquares(solver.design, 0.0, True, "classical").passes()
@@ -380,6 +388,27 @@ def test_groups_are_found_in_the_order_of_their_keys_with_their_rows(rows):
     assert found.rows.tolist() == [counted[key] for key in found.keys.keys]
     for key, classes in zip(found.keys.keys, found.classes.tolist(), strict=True):
         assert classes == [sum((t, b) == key and y == c for t, b, y in rows) for c in range(3)]
+
+
+def test_rows_picked_from_parts_of_blocks_are_those_of_the_parts_joined():
+    random = np.random.default_rng(3)
+    columns = {"a": (), "b": (), "few": (), "wide": (3,)}
+    blocks = [
+        Block.from_arrays(
+            {
+                n: random.integers(0, 99, (40, *shape)).astype(t)
+                for (n, shape), t in zip(columns.items(), "ddBf", strict=True)
+            }
+        )
+        for _ in range(3)
+    ]
+    parts = [(block, slice(7 * number, 40 - number)) for number, block in enumerate(blocks)]
+    order = random.permutation(sum(len(block["a"][rows]) for block, rows in parts))
+    for pieces in ([order], [order[:10], order[10:11], order[11:]]):
+        for found, rows in zip(picked(parts, pieces), pieces, strict=True):
+            for name in columns:
+                joined = np.concatenate([block[name][part] for block, part in parts])
+                np.testing.assert_array_equal(found[name], joined[rows])
 
 
 def test_blocks_sorted_by_group_are_the_same_in_memory_and_on_disk(rows, monkeypatch):

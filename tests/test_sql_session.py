@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from braidwater import KMeans, LinearRegression, LogisticRegression
 from braidwater.errors import OptionError, StatementError
 from braidwater.sql import connect, postgres_scalars
+from braidwater.sql.functions.least_squares import least_squares
 from braidwater.sql.names import parse_columns, parse_expression, parse_name
 from braidwater.sql.reference import filled
 from braidwater.sql.registry import FUNCTIONS
@@ -596,3 +597,35 @@ def test_a_process_that_is_killed_leaves_whole_models_only(tmp_path):
     models = {name for name in names if name.startswith("m") and not name.endswith("_summary")}
     assert len(models) >= 2
     assert names == {"t", *models, *(f"{name}_summary" for name in models)}
+
+
+@pytest.mark.parametrize("constant", [None, (0, 1.0), (2, -3.0)])
+def test_least_squares_of_a_stack_is_the_shortest_solution_of_every_group(constant):
+    random = np.random.default_rng(5)
+    kinds = {"regular": 30, "two columns agree": 30, "a column is constant": 30, "fewer rows than columns": 3}
+    rows, means, products, sides = [], [], [], []
+    for kind, count in kinds.items():
+        table = random.normal([2.0, -1.0, 0.5, 3.0], size=(count, 4))
+        if kind == "two columns agree":
+            table[:, 1] = 2 * table[:, 0]
+        if kind == "a column is constant":
+            table[:, 1] = 4.0
+        mean = table.mean(axis=0)
+        rows.append(count)
+        means.append(mean)
+        products.append((table - mean).T @ (table - mean))
+        X = table[:, :3] if constant is None else np.insert(table[:, :3], constant[0], constant[1], axis=1)
+        sides.append((X, table[:, 3]))
+    found = least_squares(np.array(rows, float), np.array(means), np.array(products), constant)
+    for place, (X, y) in enumerate(sides):
+        expected = np.linalg.lstsq(X, y, rcond=1e-9)[0]
+        np.testing.assert_allclose(found.coef[place], expected, rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(found.inverse[place], np.linalg.pinv(X.T @ X, rcond=1e-10), rtol=1e-6, atol=1e-8)
+        total = np.sum((y - y.mean()) ** 2)
+        np.testing.assert_allclose(found.total[place], total)
+        residual = total - np.sum((y - X @ expected) ** 2)
+        np.testing.assert_allclose(found.explained[place], residual, rtol=1e-6, atol=1e-8 * np.sum(y**2))
+        singular = np.linalg.matrix_rank(X) < X.shape[1]
+        assert np.isinf(found.condition[place]) == singular
+        if not singular:
+            np.testing.assert_allclose(found.condition[place], np.linalg.cond(X), rtol=1e-7)

@@ -7,6 +7,9 @@ import resource
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier, Lock
 
 import duckdb
 import numpy as np
@@ -16,11 +19,15 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+from sqlglot import exp
 
+from braidwater import options
 from braidwater.errors import TableError, TableNotFoundError
 from braidwater.tables import ComputedTable, Table, table, train_test_split, write_table
 from braidwater.tables.arrow import ArrowFileTable, ArrowTable
 from braidwater.tables.duckdb import DuckDBTable
+from braidwater.tables.duckdb_memory import _database
+from braidwater.tables.files import ASKING
 from braidwater.tables.parquet import ParquetTable
 from braidwater.tables.split import SampledTable
 from braidwater.testing import TABLE_CHECKS
@@ -264,6 +271,120 @@ def test_rows_of_a_database_are_written_back_into_it_while_they_are_read(tmp_pat
     write_table(example_rows(200_000), f"{address}::rows")
     written = write_table(table(f"{address}::SELECT number * 2 AS twice FROM rows"), f"{address}::twice")
     assert written.to_arrow().column("twice").to_numpy().sum() == 2 * np.arange(200_000).sum()
+
+
+def test_queries_of_files_share_a_database_that_keeps_to_the_options(tmp_path, monkeypatch):
+    started = []
+    connect = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda *place, **how: started.append(place) or connect(*place, **how))
+    _database.cache_clear()
+    rows = in_parquet(example_rows(10), tmp_path)
+    settings = [f"current_setting('{name}') AS {name}" for name in ("threads", "memory_limit")]
+    setting = exp.select(*settings).from_("this").limit(1)
+    for workers, memory in ((3, "150MB"), (3, "150MB"), (1, "600MB"), (3, "150MB")):
+        with options(workers=workers, memory=memory):
+            found = rows.select(setting).to_pylist()[0]
+        assert found["threads"] == workers
+        assert found["memory_limit"] == {3: "61.0 MiB", 1: "190.7 MiB"}[workers]  # a third, and at least 64 MB
+    assert len(started) == 2
+
+
+def test_queries_of_several_threads_do_not_see_each_other(tmp_path):
+    tables = [table(pa.table({"x": np.full(1000, number)})) for number in range(8)]
+    both = Barrier(2)
+
+    def totals(number):
+        found = []
+        for _ in range(20):
+            both.wait(timeout=60)
+            found.append(tables[number].select(exp.select("sum(x) AS s").from_("this")).to_pylist()[0]["s"])
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(totals, (3, 5))) == [[3000] * 20, [5000] * 20]
+
+
+def test_a_fork_queries_a_database_of_its_own_and_ends_well(tmp_path):
+    in_parquet(example_rows(100), tmp_path)
+    script = (
+        "import os, sys, threading\n"
+        "from sqlglot import exp\n"
+        "from braidwater.tables import table\n"
+        "from braidwater.tables.duckdb_memory import _database\n"
+        f"rows = table({str(tmp_path)!r})\n"
+        "count = lambda: rows.select(exp.select('count(*) AS n').from_('this')).to_pylist()[0]['n']\n"
+        "done = threading.Event()\n"
+        "def others():\n"
+        "    while not done.is_set(): count()\n"
+        "assert count() == 100\n"
+        "if os.fork() == 0:\n"
+        "    assert _database.cache_info().currsize == 0 and count() == 100\n"
+        "    sys.exit(7)\n"  # not os._exit: what the process holds is let go of
+        "assert os.waitstatus_to_exitcode(os.wait()[1]) == 7\n"
+        "busy = threading.Thread(target=others)\n"
+        "busy.start()\n"
+        "for _ in range(3):\n"
+        "    if os.fork() == 0:\n"
+        "        os._exit(0 if count() == 100 else 1)\n"
+        "    assert os.wait()[1] == 0 and count() == 100\n"
+        "done.set()\n"
+        "busy.join()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_footers_of_many_files_are_read_at_a_time_and_rows_keep_their_order(tmp_path, monkeypatch):
+    for number in range(200):
+        pq.write_table(pa.table({"x": [2 * number, 2 * number + 1]}), tmp_path / f"{number:03}.parquet")
+    read, lock, at_work, most = pq.read_metadata, Lock(), 0, 0
+    pair = Barrier(2)
+
+    def read_metadata(file):
+        nonlocal at_work, most
+        with lock:
+            at_work, most = at_work + 1, max(most, at_work + 1)
+        if Path(file).name in ("000.parquet", "199.parquet"):
+            pair.wait(timeout=60)  # the first and the last: one after another they would never meet
+        found = read(file)
+        with lock:
+            at_work -= 1
+        return found
+
+    monkeypatch.setattr(pq, "read_metadata", read_metadata)
+    rows = table(str(tmp_path))
+    assert most <= ASKING
+    assert rows.to_arrow()["x"].to_pylist() == list(range(400))
+    statistics = rows.statistics(["x"])
+    assert (statistics.rows, statistics.columns["x"].minimum, statistics.columns["x"].maximum) == (400, 0, 399)
+
+
+def test_of_several_broken_files_the_first_is_named(tmp_path):
+    for number in range(100):
+        pq.write_table(pa.table({"x": [number]}), tmp_path / f"{number:03}.parquet")
+    for number in (40, 97):
+        (tmp_path / f"{number:03}.parquet").write_bytes(b"PAR1 and nothing")
+    with pytest.raises(TableError, match=r"040\.parquet.*cannot be read as Parquet"):
+        table(str(tmp_path))
+    pq.write_table(pa.table({"z": [1]}), tmp_path / "040.parquet")
+    (tmp_path / "097.parquet").unlink()
+    with pytest.raises(TableError, match=r"columns of .*040\.parquet.* differ from those of .*000\.parquet"):
+        table(str(tmp_path))
+
+
+def test_a_fingerprint_follows_links_to_what_they_point_at(tmp_path):
+    for name, value in (("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.table({"x": [value]}), tmp_path / name / "rows.parquet")
+        os.utime(tmp_path / name / "rows.parquet", (0, 0))
+    (tmp_path / "folder").symlink_to(tmp_path / "one")
+    (tmp_path / "file.parquet").symlink_to(tmp_path / "one" / "rows.parquet")
+    prints = [table(str(tmp_path / link)).fingerprint() for link in ("folder", "file.parquet", "one")]
+    assert len(set(prints)) == 1
+    for link, target in (("folder", "two"), ("file.parquet", "two/rows.parquet")):
+        (tmp_path / link).unlink()
+        (tmp_path / link).symlink_to(tmp_path / target)
+        assert table(str(tmp_path / link)).fingerprint() != prints[0]
 
 
 class _file_size_limit:  # noqa: N801 - used as a statement

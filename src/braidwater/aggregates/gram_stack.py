@@ -34,8 +34,8 @@ class GramStack:
             int(self.rows[place]), float(self.weight[place]), self.mean[place], self.products[place], self.width
         )
 
-    def part(self, chosen: Array) -> GramStack:
-        """Some of the groups, picked by their places or a mask."""
+    def part(self, chosen: Array | slice) -> GramStack:
+        """Some of the groups, picked by their places or a mask (copied), or by a slice."""
         return GramStack(
             self.codes[chosen],
             self.rows[chosen],

@@ -123,6 +123,11 @@ class AddOutputs:
     schema: pa.Schema
     trim: bool
 
+    @property
+    def reads(self) -> tuple[str, ...] | None:
+        """The columns that the function takes, where no others are passed on."""
+        return tuple(dict.fromkeys(self.arguments.columns.values())) if self.trim else None
+
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         if batch.num_rows == 0:
             return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in self.schema], schema=self.schema)

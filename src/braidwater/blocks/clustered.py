@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from braidwater.blocks.base import Array, Block, BlockEncoder, BlockSchema
+from braidwater.blocks.base import Array, Block, BlockEncoder, BlockSchema, allocate
 from braidwater.blocks.disk import DiskWriter
 from braidwater.blocks.parts import part_of
 from braidwater.blocks.source import BlockSource, CacheChoice
@@ -91,7 +91,7 @@ class ClusteringWriter(StoreWriter):
         def sort(bucket: int) -> None:
             parts = parts_of(bucket)
             if parts:
-                self._sort(joined(parts), bucket, writer)
+                self._sort(parts, bucket, writer)
 
         try:
             with ThreadPoolExecutor(current_options().workers, "braidwater-sort") as pool:
@@ -102,13 +102,12 @@ class ClusteringWriter(StoreWriter):
             writer.abort()
             raise
 
-    def _sort(self, whole: Block, bucket: int, writer: StoreWriter) -> None:
-        order = np.argsort(whole[self._column], kind="stable")
-        unit = self.schema.unit_rows
-        pieces = max(round(len(order) / unit), 1)
-        for number in range(pieces):
-            rows = order[len(order) * number // pieces : len(order) * (number + 1) // pieces]
-            writer.put((bucket, number), part_of(whole, rows))
+    def _sort(self, parts: Sequence[Part], bucket: int, writer: StoreWriter) -> None:
+        codes = np.concatenate([block[self._column][rows] for block, rows in parts])
+        order = np.argsort(codes, kind="stable")
+        pieces = np.array_split(order, max(round(len(order) / self.schema.unit_rows), 1))
+        for number, found in enumerate(picked(parts, pieces)):
+            writer.put((bucket, number), found)
 
 
 class SortingWriter(ClusteringWriter):
@@ -183,11 +182,25 @@ class DealingWriter(ClusteringWriter):
         self._parts.abort()
 
 
-def joined(parts: Sequence[Part]) -> Block:
-    """Rows of several blocks, one after another, in this thread's scratch memory."""
-    rows = sum(len(range(*part.indices(block.rows))) for block, part in parts)
-    first = parts[0][0]
-    whole = Block(first.schema, scratch("joined", (first.schema.bytes(rows),), np.uint8), rows, start=first.start)
-    for column in first.schema.columns:
-        np.concatenate([block[column.name][part] for block, part in parts], out=whole[column.name])
-    return whole
+def picked(parts: Sequence[Part], pieces: Sequence[Array]) -> list[Block]:
+    """Blocks of rows that are picked from several blocks, numbered through their `parts`.
+
+    Column by column: what is joined, and picked from, is then a column that stays in the cache.
+    """
+    schema = parts[0][0].schema
+    found = [Block(schema, allocate(schema.bytes(len(rows))), len(rows), start=parts[0][0].start) for rows in pieces]
+    count = sum(map(len, pieces))
+    for names in schema.neighbours:
+        if schema.view(found[0].buffer, names[0], len(pieces[0])).ndim > 1:
+            column = np.concatenate([block[names[0]][rows] for block, rows in parts])
+            for block, rows in zip(found, pieces, strict=True):
+                block[names[0]][...] = column[rows]
+            continue
+        sources = [(block.matrix(names), rows) for block, rows in parts]
+        targets = [block.matrix(names) for block in found]
+        joined = scratch("joined", (count,), sources[0][0].dtype)
+        for number in range(len(names)):
+            np.concatenate([matrix[number, rows] for matrix, rows in sources], out=joined)
+            for target, rows in zip(targets, pieces, strict=True):
+                np.take(joined, rows, out=target[number], mode="clip")
+    return found

@@ -234,7 +234,10 @@ class Engine(ABC):
     def map_blocks(
         self, table: Table, function: Callable[[pa.RecordBatch], pa.RecordBatch], schema: pa.Schema, *, name: str
     ) -> Table:
-        """A table of `function` applied to the rows of `table`, batch by batch, in their order. Nothing runs until it is read."""
+        """A table of `function` applied to the rows of `table`, batch by batch, in their order. Nothing runs until it is read.
+
+        A function with an attribute `reads` (names of columns, or None) needs no others; an engine may leave those out.
+        """
 
     @abstractmethod
     def gang(

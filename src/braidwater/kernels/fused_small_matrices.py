@@ -55,3 +55,25 @@ def _eliminate(A: Any, b: Any) -> None:
         for j in range(k + 1, n):
             left -= row[j] * b[j]
         b[k] = left / row[k]
+
+
+@njit(fastmath=_FAST, nogil=True, cache=True, error_model="numpy")
+def sweep_each(matrices: Any, found: Any) -> None:
+    """Write the inverse of every positive definite matrix ``(groups, n, n)`` to `found`, by sweeps (Goodnight 1979)."""
+    n = matrices.shape[1]
+    row = np.empty(n)
+    for g in range(matrices.shape[0]):
+        A = found[g]
+        A[:, :] = matrices[g]
+        for k in range(n):
+            inverse = 1.0 / A[k, k]
+            for j in range(n):
+                row[j] = A[k, j] * inverse
+            for i in range(n):
+                own, factor = A[i], A[i, k]
+                if i != k:
+                    for j in range(n):
+                        own[j] -= factor * row[j]
+                    own[k] = -factor * inverse
+            A[k, :] = row
+            A[k, k] = inverse

@@ -21,6 +21,7 @@ from braidwater.encoding.groups import GROUP, GroupedEncoding, GroupKeys
 from braidwater.engines import Engine, LocalEngine
 from braidwater.estimators.base import TableEstimator, Training
 from braidwater.events import Planned, emit, running
+from braidwater.kernels import choose_kernel
 from braidwater.metrics import ClassEvaluation, NumberEvaluation
 from braidwater.model_selection.folds import Folds
 from braidwater.model_selection.side_by_side import SideBySide, finish, iteration_of
@@ -65,7 +66,7 @@ def fit_folds(
     """One model a fold. `training` is of the parted table; `wanted` are the metrics, None for those that cost no pass."""
     assert training.encoding is not None
     trainings = [replace(training, row_count=int(rows)) for rows in folds.train_rows]
-    iterations = {k: iteration_of(copy.copy(template), own) for k, own in enumerate(trainings)}
+    iterations = {k: _iteration(template, training, own.rows) for k, own in enumerate(trainings)}
     by_sums = _by_sums(template, training.design, iterations[0], wanted)
     encoding = _encoding(training, folds, by_sums)
     work = template.work(training.table, training.encoding)
@@ -96,9 +97,17 @@ def fit_folds(
     return FoldFit(models, metrics, plan)
 
 
+def _iteration(template: Any, training: Training, rows: int) -> Iteration[Any]:
+    """The passes of a model of `rows` of the rows, by the kernel that suits the scan, which is of all of them."""
+    model = copy.copy(template)
+    if hasattr(model, "kernel"):
+        model.kernel = choose_kernel(training.rows, model.kernel)
+    return iteration_of(model, replace(training, row_count=rows))
+
+
 def fold_encoding(template: Any, training: Training, folds: Folds, wanted: Sequence[str] | None) -> GroupedEncoding:
     """The encoding of the blocks that `fit_folds` reads."""
-    iteration = iteration_of(copy.copy(template), replace(training, row_count=int(folds.train_rows[0])))
+    iteration = _iteration(template, training, int(folds.train_rows[0]))
     return _encoding(training, folds, _by_sums(template, training.design, iteration, wanted))
 
 

@@ -163,7 +163,7 @@ def _by_products(
     finite = np.isfinite(stack.products).all(axis=(1, 2)) & (stack.weight > 0)
     keep = finite & ~np.isin(stack.codes, list(refused)) if refused else finite
     chosen = stack if keep.all() else stack.part(keep)
-    solver = GroupSolver(chosen, training.design, float(template.alpha), bool(template.fit_intercept))
+    solver = GroupSolver(chosen, training.design, float(template.alpha), bool(template.fit_intercept), kernel)
     found = solver.solve(engine.workers)
     constants: dict[str, Any] = {}
     if template.alpha:

@@ -51,14 +51,15 @@ class StackedNewton(Iteration[tuple[Array, dict[str, Array]]]):
 
     def passes(self) -> Generator[Aggregate[Any, Any], Any, tuple[Array, dict[str, Array]]]:
         gram: GramStack = yield GroupedGram(self.design, GROUP, 2, kernel=self.kernel)
-        start = _Start.of(gram.part(np.isin(gram.codes, self.codes)), self)
+        start = _Start.of(gram.part(_chosen(np.isin(gram.codes, self.codes))), self)
         points, found, steps, good = yield from self._newton(start)
         loss = found.loss - 0.5 * np.sum(start.ridge * points**2, axis=1)
         if self.ridge == 0:
             good = yield from self._examine(start, points, found, steps, good)
             loss = found.loss
         attributes = self._attributes(start, points, loss, steps + 1, found.hessian)
-        return start.gram.codes[good], {name: values[good] for name, values in attributes.items()}
+        kept = _chosen(good)
+        return start.gram.codes[kept], {name: values[kept] for name, values in attributes.items()}
 
     def _examine(
         self, start: _Start, points: Array, found: GroupLosses, steps: Array, waiting: Array
@@ -94,7 +95,8 @@ class StackedNewton(Iteration[tuple[Array, dict[str, Array]]]):
             moving = np.flatnonzero(~stuck & steep & (steps < self.max_passes - 1))
             if not len(moving):
                 return points, here, steps, ~stuck & ~steep
-            direction = -_solve(here.hessian[moving], here.gradient[moving], self.kernel)
+            whole = slice(None) if len(moving) == len(points) else moving
+            direction = -_solve(here.hessian[whole], here.gradient[whole], self.kernel)
             worst = here.loss[moving] + NOISE * np.maximum(np.abs(here.loss[moving]), 1e-3)
             for halving in range(HALVINGS):
                 tried = points[moving] + 0.5**halving * direction
@@ -133,15 +135,13 @@ class StackedNewton(Iteration[tuple[Array, dict[str, Array]]]):
         """The fitted attributes of a `LogisticRegression`."""
         gram, width = start.gram, self.design.width
         weight = gram.weight
-        back = np.zeros((len(points), width + 1, width + 1))
-        back[:, range(width), range(width)] = start.ratio
-        back[:, -1, :-1] = (start.user_center - start.center) / start.scale
-        back[:, -1, -1] = 1.0
-        weights = np.einsum("gij,gj->gi", back, points)
-        rank = np.count_nonzero(weights[:, :-1], axis=1) + int(self.fit_intercept)
+        coef = start.ratio * points[:, :-1]
+        turn = np.ones_like(points)  # what each weight adds to the user's intercept
+        turn[:, :-1] = (start.user_center - start.center) / start.scale
+        rank = np.count_nonzero(coef, axis=1) + int(self.fit_intercept)
         found = {
-            "coef_": weights[:, None, :-1],
-            "intercept_": weights[:, -1:],
+            "coef_": coef[:, None],
+            "intercept_": np.sum(turn * points, axis=1)[:, None],
             "n_iter_": passes,
             "n_rows_": gram.rows.astype(np.int64),
             "converged_": np.ones(len(points), bool),
@@ -151,10 +151,11 @@ class StackedNewton(Iteration[tuple[Array, dict[str, Array]]]):
         }
         if self.ridge == 0:
             rank = np.full(len(points), width + int(self.fit_intercept))
-            inner = slice(None) if self.fit_intercept else slice(0, width)
-            inverse = np.zeros_like(hessian)
-            inverse[:, inner, inner] = _inverse((hessian * weight[:, None, None])[:, inner, inner])
-            covariance = back @ inverse @ back.swapaxes(1, 2)
+            inverse = _inverse(hessian, self.kernel)
+            inverse /= weight[:, None, None]
+            if not self.fit_intercept:
+                inverse[:, -1, :] = inverse[:, :, -1] = 0.0
+            covariance = _turned_back(inverse, start.ratio, turn)
             errors = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
             found |= {"covariance_": covariance, "standard_errors_": errors[:, None, :-1]}
             found["intercept_standard_error_"] = errors[:, -1:]
@@ -201,15 +202,17 @@ class _Start:
         cross = gram.products[:, :width, width] / scale / weight[:, None]
         gradient[:, :-1] = (p - share)[:, None] * left - cross
         second = np.empty((len(gram), width + 1, width + 1))
-        features = gram.products[:, :width, :width] / weight[:, None, None] / scale[:, :, None] / scale[:, None, :]
-        second[:, :-1, :-1] = features + left[:, :, None] * left[:, None, :]
+        features = gram.products[:, :width, :width] * (1 / (weight[:, None] * scale))[:, :, None]
+        features *= (1 / scale)[:, None, :]
+        features += left[:, :, None] * left[:, None, :]
+        second[:, :-1, :-1] = features
         second[:, -1, :-1] = second[:, :-1, -1] = left
         second[:, -1, -1] = 1.0
         loss = -(share * np.log(p) + (1 - share) * np.log1p(-p))
         hessian = second * (p * (1 - p))[:, None, None]
         here = GroupLosses(gram.codes, gram.weight, loss, np.ones(len(gram)), gradient, hessian)
         here = _penalised(here, points, ridge, wanted)
-        inflation = np.diagonal(swept(second), axis1=1, axis2=2)
+        inflation = np.diagonal(swept(second, wanted.kernel), axis1=1, axis2=2)
         # the smallest eigenvalue is at least 1 over the sum of the inflations of variance
         regular = (inflation > 0).all(axis=1) & (inflation.sum(axis=1) < 1 / APART)
         regular &= (spread > (1e-14 * np.abs(mean)) ** 2).all(axis=1)
@@ -233,9 +236,14 @@ def _penalised(found: GroupLosses, points: Array, ridge: Array, wanted: StackedN
 
 def _put(there: GroupLosses, better: Array, here: GroupLosses, places: Array) -> None:
     """Put what was found at new points, where they are `better`, at the places of what was known."""
-    chosen = places[better]
+    chosen, taken = places[better], _chosen(better)
     for name in ("loss", "wrong", "gradient", "hessian"):
-        getattr(here, name)[chosen] = getattr(there, name)[better]
+        getattr(here, name)[chosen] = getattr(there, name)[taken]
+
+
+def _chosen(mask: Array) -> Array | slice:
+    """`mask`, or a slice where it takes all: matrices of thousands of groups are then not copied."""
+    return slice(None) if mask.all() else mask
 
 
 def _scaled(matrices: Array) -> tuple[Array, Array]:
@@ -261,9 +269,20 @@ def _solve(matrices: Array, vectors: Array, kernel: KernelName) -> Array:
     return found
 
 
-def _inverse(matrices: Array) -> Array:
+def _inverse(matrices: Array, kernel: KernelName) -> Array:
     scaled, size = _scaled(matrices)
-    found: Array = swept(scaled)
+    found = swept(scaled, kernel)
     found *= size[:, :, None]
     found *= size[:, None, :]
+    return found
+
+
+def _turned_back(covariance: Array, ratio: Array, turn: Array) -> Array:
+    """Covariances of the user's coefficients, ``ratio`` times the solved ones, and of the intercept, ``turn`` times all."""
+    found = np.empty_like(covariance)
+    last = np.einsum("gi,gij->gj", turn, covariance)
+    np.multiply(covariance[:, :-1, :-1], ratio[:, :, None], out=found[:, :-1, :-1])
+    found[:, :-1, :-1] *= ratio[:, None, :]
+    found[:, -1, :-1] = found[:, :-1, -1] = last[:, :-1] * ratio
+    found[:, -1, -1] = np.einsum("gi,gi->g", last, turn)
     return found

@@ -143,7 +143,7 @@ def _worker_counts(work: Work, strategy: str, workers: int | None, constants: Ma
         return (1,) if workers in (None, 1) else ()
     if workers is not None:
         return (workers,)
-    cores = min(constants.cores, max(current_options().workers, 1)) if constants.measured else constants.cores
+    cores = min(constants.cores, max(current_options().workers, 1))
     powers = [1 << k for k in range(cores.bit_length()) if 1 << k < cores]
     counts = [*powers, cores]
     if work.shape == "gang" and "single" in work.strategies:

@@ -181,8 +181,10 @@ def _is(column: str, value: Any) -> exp.Expression:
 def literal(value: Any) -> exp.Expression:
     """A value as a literal of SQL, exact for doubles."""
     if isinstance(value, (list, tuple)):
-        return exp.array(*(literal(one) for one in value))
-    return exp.cast(exp.Literal.string(repr(value)), "DOUBLE") if isinstance(value, float) else exp.convert(value)
+        return exp.Array(expressions=[literal(one) for one in value])
+    if isinstance(value, float):  # made as it is: exp.cast would parse the name of the type for every number
+        return exp.Cast(this=exp.Literal.string(repr(value)), to=exp.DataType(this=exp.DType.DOUBLE))
+    return exp.convert(value)
 
 
 def _counted(

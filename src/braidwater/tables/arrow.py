@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -13,7 +13,8 @@ from sqlglot import exp
 
 from braidwater.errors import TableError
 from braidwater.tables.base import ColumnStatistics, Partition, Table, TableStatistics
-from braidwater.tables.duckdb import fingerprint_files, open_memory
+from braidwater.tables.duckdb_memory import open_memory
+from braidwater.tables.files import fingerprint_files, of_each, one_schema
 
 
 class ArrowTable(Table):
@@ -71,18 +72,13 @@ class ArrowFileTable(Table):
     @cached_property
     def _sizes(self) -> list[list[int]]:
         """Rows of every record batch of every file."""
-        sizes = []
-        first: pa.Schema = None
-        for file in self._files:
-            with self._open(file) as source, _reader(source, file) as reader:
-                first = first or reader.schema
-                if not reader.schema.equals(first):
-                    raise TableError(
-                        f"The columns of {file!r} differ from those of {self._files[0]!r}; give files of one schema."
-                    )
-                sizes.append([reader.get_batch(i).num_rows for i in range(reader.num_record_batches)])
-        self._schema = first.remove_metadata()
-        return sizes
+        schemas, sizes = zip(*of_each(self._look, self._files), strict=True)
+        self._schema = one_schema(self._files, schemas).remove_metadata()
+        return list(sizes)
+
+    def _look(self, file: str) -> tuple[pa.Schema, list[int]]:
+        with self._open(file) as source, _reader(source, file) as reader:
+            return reader.schema, [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
 
     def _open(self, file: str) -> pa.NativeFile:
         try:
@@ -97,7 +93,7 @@ class ArrowFileTable(Table):
     def statistics(self, columns: Sequence[str] | None = None) -> TableStatistics:
         self.require(self.column_names if columns is None else columns)
         rows = sum(sum(sizes) for sizes in self._sizes)
-        return TableStatistics(rows, sum(Path(file).stat().st_size for file in self._files))
+        return TableStatistics(rows, sum(of_each(os.path.getsize, self._files)))
 
     def partitions(self, rows: int) -> list[Partition]:
         parts: list[Partition] = []

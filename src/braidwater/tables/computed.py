@@ -21,11 +21,19 @@ def _one_by_one(batches: Iterator[pa.RecordBatch], function: Function) -> Iterat
 class ComputedTable(Table):
     """The rows of `table` after `function`, which keeps their number and order. Nothing is computed until it is read.
 
-    `streams` applies the function to a stream of batches and keeps their order; an engine puts its workers there.
+    `streams` applies the function to a stream of batches and keeps their order; an engine puts its workers there. `reads` are the
+    columns of `table` that the function is given, by default all.
     """
 
     def __init__(
-        self, table: Table, function: Function, schema: pa.Schema, *, name: str, streams: Streams = _one_by_one
+        self,
+        table: Table,
+        function: Function,
+        schema: pa.Schema,
+        *,
+        name: str,
+        streams: Streams = _one_by_one,
+        reads: Sequence[str] | None = None,
     ) -> None:
         self.name = name
         self._table = table
@@ -33,6 +41,7 @@ class ComputedTable(Table):
         self._function = function
         self._schema = schema
         self._streams = streams
+        self._reads = reads
 
     @property
     def schema(self) -> pa.Schema:
@@ -51,7 +60,8 @@ class ComputedTable(Table):
     ) -> Iterator[pa.RecordBatch]:
         if columns is not None:
             self.require(columns)
-        for batch in self._streams(self._table.read(partition=partition, batch_rows=batch_rows), self._function):
+        stream = self._table.read(self._reads, partition=partition, batch_rows=batch_rows)
+        for batch in self._streams(stream, self._function):
             yield batch if columns is None else batch.select(list(columns))
 
     def fingerprint(self) -> str | None:

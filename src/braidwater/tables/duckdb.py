@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,8 +16,9 @@ import sqlglot
 from sqlglot import exp
 
 from braidwater.errors import TableError, TableNotFoundError
-from braidwater.options import current_options
 from braidwater.tables.base import ColumnStatistics, Partition, Table, TableStatistics
+from braidwater.tables.duckdb_memory import open_memory
+from braidwater.tables.files import fingerprint_files, of_each
 
 
 class DuckDBTable(Table):
@@ -175,7 +177,7 @@ def files_table(
     ):  # a quoted nothing is an empty text, an unquoted one is NULL: as pandas and pyarrow write them
         arguments.append(exp.EQ(this=exp.column("allow_quoted_nulls"), expression=exp.false()))
     query = exp.select("*").from_(exp.Table(this=exp.Anonymous(this=function, expressions=arguments)))
-    size = sum(Path(file).stat().st_size for file in files)
+    size = sum(of_each(os.path.getsize, files))
     found = DuckDBTable(open_memory, query.sql("duckdb"), name=name, files=files, bytes=size, schema=schema)
     found.reader = "csv" if function in ("read_csv", "read_json") else found.reader
     return found
@@ -193,23 +195,6 @@ def open_database(path: str, *, write: bool = False) -> Any:
     except duckdb.Error as error:
         raise TableError(f"Cannot open {path!r}: {error}") from error
     return connection
-
-
-def open_memory() -> Any:
-    """A private connection that keeps to the memory option."""
-    options = current_options()
-    # a third of the bound: readers hold decoded batches, and the blocks made of them, beside DuckDB's own buffers
-    config: dict[str, Any] = {"memory_limit": f"{max(options.memory // 3 // 10**6, 64)}MB", "threads": options.workers}
-    return duckdb.connect(":memory:", config=config)
-
-
-def fingerprint_files(files: Sequence[str]) -> str:
-    """Paths, sizes and times of last change."""
-    facts = []
-    for file in files:
-        status = Path(file).stat()
-        facts.append(f"{Path(file).resolve()}:{status.st_size}:{status.st_mtime_ns}")
-    return "|".join(facts)
 
 
 def _table_names(path: str) -> list[str]:

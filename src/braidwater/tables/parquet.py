@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +12,8 @@ from sqlglot import exp
 
 from braidwater.errors import TableError
 from braidwater.tables.base import ColumnStatistics, Partition, Table, TableStatistics
-from braidwater.tables.duckdb import files_table, fingerprint_files
+from braidwater.tables.duckdb import files_table
+from braidwater.tables.files import fingerprint_files, of_each, one_schema
 
 
 class ParquetTable(Table):
@@ -23,23 +24,13 @@ class ParquetTable(Table):
     def __init__(self, files: Sequence[str], *, name: str) -> None:
         self.name = name
         self._files = tuple(files)
-        self._opened = ""
         _ = self._metadata
 
     @cached_property
     def _metadata(self) -> list[pq.FileMetaData]:
-        found = []
-        for file in self._files:
-            try:
-                found.append(pq.read_metadata(file))
-            except (pa.ArrowInvalid, OSError) as error:
-                raise TableError(f"{file!r} cannot be read as Parquet: {error}") from error
-            if not found[-1].schema.to_arrow_schema().equals(found[0].schema.to_arrow_schema()):
-                raise TableError(
-                    f"The columns of {file!r} differ from those of {self._files[0]!r}; give files of one schema."
-                )
-        self._opened = fingerprint_files(self._files)
-        return found
+        found, schemas = zip(*of_each(_footer, self._files), strict=True)
+        one_schema(self._files, schemas)
+        return list(found)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -54,15 +45,16 @@ class ParquetTable(Table):
         columns = self.column_names if columns is None else list(columns)
         self.require(columns)
         rows = sum(metadata.num_rows for metadata in self._metadata)
-        size = sum(Path(file).stat().st_size for file in self._files)
+        size = sum(of_each(os.path.getsize, self._files))
         return TableStatistics(rows, size, {column: self._column(column) for column in columns})
 
     def _column(self, name: str) -> ColumnStatistics:
         """NULLs and bounds from the footers; None as soon as one row group does not say."""
         nulls: int | None = 0
         bounds: list[tuple[object, object]] | None = []
+        first = self._metadata[0]
+        places = [i for i in range(first.num_columns) if first.schema.column(i).path == name]
         for metadata in self._metadata:
-            places = [i for i in range(metadata.num_columns) if metadata.schema.column(i).path == name]
             for group in range(metadata.num_row_groups):
                 stats = metadata.row_group(group).column(places[0]).statistics if places else None
                 nulls = None if nulls is None or stats is None or stats.null_count is None else nulls + stats.null_count
@@ -114,3 +106,11 @@ class ParquetTable(Table):
 
     def select(self, query: exp.Select) -> pa.Table:
         return files_table("read_parquet", self._files, name=self.name, schema=self.schema).select(query)
+
+
+def _footer(file: str) -> tuple[pq.FileMetaData, pa.Schema]:
+    try:
+        found = pq.read_metadata(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TableError(f"{file!r} cannot be read as Parquet: {error}") from error
+    return found, found.schema.to_arrow_schema()

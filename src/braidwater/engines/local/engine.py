@@ -81,7 +81,12 @@ class LocalEngine(Engine):
     ) -> Table:
         workers = self.workers
         return ComputedTable(
-            table, function, schema, name=name, streams=lambda batches, f: map_in_order(batches, f, workers)
+            table,
+            function,
+            schema,
+            name=name,
+            streams=lambda batches, f: map_in_order(batches, f, workers),
+            reads=getattr(function, "reads", None),
         )
 
     def gang(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from braidwater.aggregates import Aggregate
+from braidwater.aggregates.nearest_centers import lowest
 from braidwater.blocks.base import Array, Block
 from braidwater.encoding.design import Design
 from braidwater.errors import OptionError
@@ -83,10 +84,11 @@ class ClusterCosts(Aggregate[Costs, Costs]):
     def transition(self, state: Costs, block: Block) -> Costs:
         if block.rows == 0:
             return state
-        points = self.design.dense(block).T.astype(np.float64)
+        columns = self.design.dense(block)
         k = len(self.centroids)
-        for begin in range(0, len(points), _TILE):
-            tile = points[begin : begin + _TILE]
+        for begin in range(0, block.rows, _TILE):
+            # turned tile by tile: rows that lie apart take several times as long in all that follows
+            tile = np.ascontiguousarray(columns[:, begin : begin + _TILE].T, np.float64)
             order = self._nearest(tile)
             own = self._distances(tile, order[0])
             state.rows += np.bincount(order[0], minlength=k)
@@ -106,7 +108,7 @@ class ClusterCosts(Aggregate[Costs, Costs]):
         else:
             found = np.stack([DISTANCES[self.distance](tile, centroid) for centroid in self.centroids])
         if not self.silhouettes or len(found) < 2:
-            return np.asarray(found.argmin(axis=0)[None])
+            return lowest(found)[None]
         return np.asarray(np.argsort(found, axis=0, kind="stable")[:2])
 
     def _distances(self, tile: Array, places: Array) -> Array:

@@ -26,6 +26,7 @@ from braidwater.kernels.choice import KernelName
 from braidwater.options import current_options
 from braidwater.planner.base import Work
 from braidwater.sql.fitting import GroupModel, fit_each
+from braidwater.sql.functions.least_squares import Solutions, least_squares
 from braidwater.sql.place import Place
 from braidwater.sql.registry import Columns, Expression, Output, Source, function
 from braidwater.sql.rows import Features, TrainingRows, literal, of_group, training_rows
@@ -36,8 +37,6 @@ OUTPUT = {
 }  # fmt: skip
 TESTED = {"bp_stats": "float8", "bp_p_value": "float8"}
 COUNTED = {"num_rows_processed": "bigint", "num_missing_rows_skipped": "bigint"}
-# An eigenvalue of the correlations below this share of the largest is rounding: there is a column that others add up to
-RANK_TOLERANCE = 1e-12
 
 
 @function()
@@ -64,7 +63,7 @@ def linregr_train(
     features = Features.of(independent_varname)
     rows = training_rows(place, source_table, features, label=dependent_varname, groups=grouping_cols or ())
     models = _products_of_groups(place, rows) or fit_each(place, rows, Products())
-    found = [_output(one, features.constant) for one in models]
+    found = _outputs(models, features.constant)
     if heteroskedasticity_option:
         for one, row in zip(models, found, strict=True):
             row |= _breusch_pagan(place, source_table, features, dependent_varname, rows.groups, one, row["coef"])
@@ -83,17 +82,6 @@ def linregr_train(
         "grouping_cols": ", ".join(rows.groups) or None,
     }
     place.create(summary, texts | COUNTED | {"grouping_cols": "text"}, [about])
-
-
-@dataclass(frozen=True)
-class Solution:
-    """Least squares in the order of the variables, with the inverse of their products."""
-
-    coef: Array
-    inverse: Array
-    explained: float
-    total: float
-    condition: float
 
 
 class Products(TableEstimator):
@@ -156,78 +144,47 @@ class OneGram(Iteration[GramResult]):
         return (yield Gram(self.design, kernel=self.kernel))
 
 
-def least_squares(rows: int, mean: Array, products: Array, constant: tuple[int, float] | None) -> Solution:
-    """Coefficients from centred products; `constant` is the place and value of a variable that is always the same.
-
-    With a constant the others are centred, so that nothing cancels. Where a variable is a sum of others, it is the shortest
-    solution, by the pseudo-inverse of the products about zero, as MADlib has it; the condition number is then infinite.
-    """
-    width = len(mean) - 1
-    raw = products + rows * np.outer(mean, mean)
-    place, value = constant or (width, 0.0)
-    order = [*range(place), *range(place + 1, width + 1)] if constant else list(range(width))
-    full = np.empty((len(order) + (constant is not None),) * 2)
-    full[np.ix_(order, order)] = raw[:width, :width]
-    right = np.empty(len(full))
-    right[order] = raw[:width, width]
-    if constant:
-        full[place, order] = full[order, place] = value * rows * mean[:width]
-        full[place, place], right[place] = rows * value**2, value * rows * mean[width]
-    values = np.linalg.eigvalsh(full)
-    condition = float(np.sqrt(values[-1] / values[0])) if values[0] > 0 else float("inf")
-    centred = products if constant else raw
-    size = np.sqrt(np.diag(centred)[:width])
-    regular = rows >= len(full) and bool(np.all(size > 1e-14 * np.abs(mean[:width]) * np.sqrt(rows)))
-    scaled = centred[:width, :width] / np.outer(size, size) if regular else np.zeros((0, 0))
-    regular = regular and (not width or np.linalg.eigvalsh(scaled)[0] > RANK_TOLERANCE)
-    offset = rows * mean[width] ** 2
-    total = float(products[width, width])
-    if not regular:
-        kept, vectors = np.linalg.eigh(full)
-        good = kept > RANK_TOLERANCE * kept[-1]
-        inverse = (vectors[:, good] / kept[good]) @ vectors[:, good].T
-        coef = inverse @ right
-        return Solution(coef, inverse, float(right @ coef - offset), total, float("inf"))
-    inner = np.linalg.inv(scaled) / np.outer(size, size) if width else np.zeros((0, 0))
-    slopes = inner @ centred[:width, width]
-    coef, inverse = np.empty(len(full)), np.empty_like(full)
-    coef[order], inverse[np.ix_(order, order)] = slopes, inner
-    if constant:
-        toward = inner @ mean[:width]
-        coef[place] = (mean[width] - slopes @ mean[:width]) / value
-        inverse[place, order] = inverse[order, place] = -toward / value
-        inverse[place, place] = (1 / rows + mean[:width] @ toward) / value**2
-    explained = float(slopes @ centred[:width, width]) - (0.0 if constant else offset)
-    return Solution(coef, inverse, explained, total, condition)
+def _outputs(groups: Sequence[GroupModel], constant: tuple[int, float] | None) -> list[dict[str, Any]]:
+    """The row of each group, but its key."""
+    fitted = [one for one in groups if one.model is not None]
+    figures = iter(_figures(fitted, constant) if fitted else ())
+    return [
+        (dict.fromkeys([*OUTPUT, "variance_covariance"]) if one.model is None else next(figures))
+        | {"num_rows_processed": one.counts.used, "num_missing_rows_skipped": one.counts.total - one.counts.used}
+        for one in groups
+    ]
 
 
-def _output(group: GroupModel, constant: tuple[int, float] | None) -> dict[str, Any]:
-    counts = {
-        "num_rows_processed": group.counts.used,
-        "num_missing_rows_skipped": group.counts.total - group.counts.used,
-    }
-    if group.model is None:
-        return dict.fromkeys(OUTPUT) | counts | {"variance_covariance": None}
-    rows, model = group.counts.used, group.model
-    found = least_squares(rows, model.mean_, model.products_, constant)
-    explained = min(max(found.explained, 0.0), found.total)
-    degrees = rows - len(found.coef)
-    # with no more rows than coefficients the fit is perfect, and nothing is known of its errors
-    variance = (found.total - explained) / degrees if degrees > 0 else 0.0
-    covariance = variance * found.inverse
-    errors = np.sqrt(np.maximum(np.diag(covariance), 0))
+def _figures(groups: Sequence[GroupModel], constant: tuple[int, float] | None) -> list[dict[str, Any]]:
+    found = _solved(groups, constant)
+    explained = np.clip(found.explained, 0.0, found.total)
+    degrees = np.array([one.counts.used for one in groups]) - found.coef.shape[1]
     with np.errstate(divide="ignore", invalid="ignore"):
+        # with no more rows than coefficients the fit is perfect, and nothing is known of its errors
+        variance = np.where(degrees > 0, (found.total - explained) / degrees, 0.0)
+        covariance = variance[:, None, None] * found.inverse
+        errors = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0))
         statistics = np.where((found.coef == 0) & (errors == 0), 0.0, found.coef / errors)
-    return {
-        "coef": found.coef,
-        "r2": explained / found.total if found.total > 0 else 1.0,
-        "std_err": errors,
-        "t_stats": statistics,
-        "p_values": 2 * stdtr(degrees, -np.abs(statistics)) if degrees > 0 else None,
-        "condition_no": found.condition,
-        **counts,
-        "variance_covariance": covariance,
-    }
+        chances = 2 * stdtr(degrees[:, None], -np.abs(statistics))
+        r2 = np.where(found.total > 0, explained / found.total, 1.0)
+    return [
+        {
+            "coef": found.coef[place],
+            "r2": float(r2[place]),
+            "std_err": errors[place],
+            "t_stats": statistics[place],
+            "p_values": chances[place] if degrees[place] > 0 else None,
+            "condition_no": float(found.condition[place]),
+            "variance_covariance": covariance[place],
+        }
+        for place in range(len(groups))
+    ]
+
+
+def _solved(groups: Sequence[GroupModel], constant: tuple[int, float] | None) -> Solutions:
+    rows = np.array([one.counts.used for one in groups], np.float64)
+    mean, products = (np.stack([getattr(one.model, name) for one in groups]) for name in ("mean_", "products_"))
+    return least_squares(rows, mean, products, constant)
 
 
 def _breusch_pagan(
@@ -246,9 +203,9 @@ def _breusch_pagan(
     residual = exp.paren(exp.Sub(this=exp.cast(exp.paren(label.copy()), place.sql_type("float8")), expression=fitted))
     squared = exp.Mul(this=residual, expression=residual.copy())
     rows = training_rows(place, source, features, label=squared, where=of_group(groups, group.key))
-    model = fit_each(place, rows, Products())[0].model
-    found = least_squares(group.counts.used, model.mean_, model.products_, features.constant)
-    share = min(max(found.explained, 0.0), found.total) / found.total if found.total > 0 else 1.0
+    found = _solved(fit_each(place, rows, Products()), features.constant)
+    total = float(found.total[0])
+    share = min(max(float(found.explained[0]), 0.0), total) / total if total > 0 else 1.0
     statistic = group.counts.used * share
     return {"bp_stats": statistic, "bp_p_value": float(chdtrc(len(coef) - 1, statistic)) if len(coef) > 1 else None}
 
