@@ -50,7 +50,7 @@ def by_function(verdicts: Iterable[Verdict]) -> dict[str, str]:
 def write_page(verdicts: Sequence[Verdict], functions: Sequence[str]) -> None:
     """Write what docs/dml-agreement.md says of SystemDS's functions."""
     _, classic, own = _page()
-    lines = [_HEAD, *_counts(verdicts, functions), *_exceptions(verdicts), *_random(verdicts), ""]
+    lines = [_HEAD, *_counts(verdicts, functions), *_exceptions(verdicts), *_around(verdicts), *_random(verdicts), ""]
     PAGE.write_text("\n".join(lines) + classic + own)
 
 
@@ -115,6 +115,22 @@ def _exceptions(verdicts: Sequence[Verdict]) -> list[str]:
         if verdict.kind not in GOOD
     ]
     return ["", "## Those that do not", "", "| function | what | why |", "| --- | --- | --- |", *rows]
+
+
+def _around(verdicts: Sequence[Verdict]) -> list[str]:
+    rows = [
+        f"| `{verdict.case.name}` | {_cell(verdict.case.around)} |"
+        for verdict in sorted(verdicts, key=lambda each: each.case.name)
+        if verdict.case.around and verdict.kind in GOOD
+    ]
+    return [
+        "",
+        "## Where the arguments avoid a defect of SystemDS",
+        "",
+        "| function | the defect, and what is given |",
+        "| --- | --- |",
+        *rows,
+    ]
 
 
 def _random(verdicts: Sequence[Verdict]) -> list[str]:

@@ -12,12 +12,14 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from braidwater import dml
-from braidwater.dml.explain import Explanation
+from braidwater.dml.interpreter.paramserv import crew
+from braidwater.dml.interpreter.parfor import loop as loops
 from braidwater.dml.interpreter.parfor import plan
 from harness import cpu_seconds
 
@@ -42,26 +44,48 @@ PARAMSERV = """
 up = function(list[unknown] model, list[unknown] hyperparams, matrix[double] features, matrix[double] labels)
     return (list[unknown] g) {
   V = as.matrix(model["V"]); H = tanh(features %*% V); e = H %*% as.matrix(model["W"]) - labels
+  MORE
   g = list(V = t(features) %*% ((e %*% t(as.matrix(model["W"]))) * (1 - H ^ 2)), W = t(H) %*% e)
 }
 down = function(list[unknown] model, list[unknown] hyperparams, list[unknown] gradients) return (list[unknown] m) {
   m = list(V = as.matrix(model["V"]) - 0.0001 * as.matrix(gradients["V"]),
            W = as.matrix(model["W"]) - 0.0001 * as.matrix(gradients["W"]))
 }
-model = list(V = matrix(0.01, ncol(X), 200), W = matrix(0.01, 200, 1))
-model = paramserv(model = model, features = X, labels = rowSums(X), upd = "up", agg = "down", epochs = 4, batchsize = 500,
-  utype = "UTYPE", freq = "BATCH", k = 4, mode = "WAY")
+model = list(V = matrix(0.01, ncol(X), HIDDEN), W = matrix(0.01, HIDDEN, 1))
+model = paramserv(model = model, features = X, labels = rowSums(X), upd = "up", agg = "down", epochs = EPOCHS,
+  batchsize = BATCH, utype = "UTYPE", freq = "BATCH", k = 4, mode = "WAY")
 A = as.matrix(model["W"])
-"""  # a net of one hidden layer: 40,000 rows, four workers
+"""  # a net of one hidden layer, four workers
+NETS = {  # name: rows and columns of X, hidden units, rows of a batch, epochs, what else a worker does
+    "a small net": ((4000, 20), 10, 50, 12, ""),
+    "a large net": ((40_000, 100), 200, 500, 4, ""),
+    "a wide net": ((8000, 784), 400, 100, 2, ""),
+    "a net beside loops of numbers": ((400, 20), 10, 50, 12, """s = 0
+  for (j in 1:nrow(features)) { for (k in 1:8) s = s + as.scalar(features[j, 1]) * k }"""),
+}  # fmt: skip
+PLANNED: list[tuple[plan.Work, plan.Workers, plan.ParforPlan]] = []  # the last one last
 
 
-def run(script: str, inputs: dict[str, Any], workers: int) -> tuple[float, float, str]:
-    """Wall and CPU seconds of a script, and what was planned."""
-    told = Explanation()
-    prepared = dml.compile(script, ["A"], threads=workers, seed=1, explain=told)
+def _choose(work: plan.Work, workers: plan.Workers, wanted: plan.Way | None) -> plan.ParforPlan:
+    PLANNED.append((work, workers, plan.choose(work, workers, wanted)))
+    return PLANNED[-1][-1]
+
+
+loops.choose = crew.choose = _choose  # EXPLAIN would tell too, but takes time of its own
+
+
+def foreseen(turns: int) -> dict[str, float]:
+    """The seconds of each way that the last plan has foreseen, for so many turns instead of those that were left."""
+    work, workers, _ = PLANNED[-1]
+    return plan.estimated(replace(work, turns=turns), workers)
+
+
+def run(script: str, inputs: dict[str, Any], workers: int) -> tuple[float, float]:
+    """Wall and CPU seconds of a script."""
+    prepared = dml.compile(script, ["A"], threads=workers, seed=1)
     wall, cpu = time.perf_counter(), cpu_seconds()
     prepared(inputs)
-    return time.perf_counter() - wall, cpu_seconds() - cpu, next(iter(told.notes[-1:]), "")
+    return time.perf_counter() - wall, cpu_seconds() - cpu
 
 
 def script_of(turns: int, columns: int, body: str, way: str) -> str:
@@ -72,35 +96,45 @@ def script_of(turns: int, columns: int, body: str, way: str) -> str:
 def loop(name: str, workers: int, rounds: int) -> None:
     """Print one loop's seconds each way."""
     turns, shape, body = LOOPS[name]
-    compare(f"{name}, {turns} turns", lambda way: script_of(turns, shape[1], body, way), shape, workers, rounds)
+    compare(f"{name}, {turns} turns", turns, lambda way: script_of(turns, shape[1], body, way), shape, workers, rounds)
 
 
-def server(update: str, workers: int, rounds: int) -> None:
+def server(name: str, update: str, workers: int, rounds: int) -> None:
     """Print the seconds of a training by a parameter server each way."""
+    shape, hidden, batch, epochs, more = NETS[name]
+    given = {"HIDDEN": hidden, "BATCH,": f"{batch},", "EPOCHS": epochs, "MORE": more, "UTYPE": update}
 
     def script(way: str) -> str:
-        return PARAMSERV.replace("UTYPE", update).replace("WAY", way or "LOCAL")
+        text = PARAMSERV.replace("WAY", way or "LOCAL")
+        for key, value in given.items():
+            text = text.replace(key, str(value))
+        return text
 
-    compare(f"paramserv, {update}, 4 workers", script, (40_000, 100), workers, rounds)
+    visits = epochs * 4 * -(-shape[0] // 4 // batch)
+    compare(f"paramserv, {name}, {update}, 4 workers", visits, script, shape, workers, rounds)
 
 
-def compare(title: str, script: Callable[[str], str], shape: tuple[int, int], workers: int, rounds: int) -> None:
-    """Print a script's seconds each way, and the plan beside them."""
+def compare(
+    title: str, turns: int, script: Callable[[str], str], shape: tuple[int, int], workers: int, rounds: int
+) -> None:
+    """Print a script's seconds each way, beside those that the plan has foreseen."""
     inputs = {"X": np.random.default_rng(0).normal(size=shape)}
-    found: dict[str, list[tuple[float, float, str]]] = {way: [] for way in WAYS}
+    found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     for _ in range(rounds):
         for way in WAYS:
             found[way].append(run(script(way), inputs, workers))
-    print(f"\n{title}")
-    alone = statistics.median(wall for wall, _, _ in found["TURNS"])
+    chosen, estimates = PLANNED[-1][-1].way, foreseen(turns)
+    print(f"\n{title}: {chosen}")
+    alone = statistics.median(wall for wall, _ in found["TURNS"])
     for way in WAYS:
         wall, cpu = (statistics.median(each[place] for each in found[way]) for place in (0, 1))
-        print(f"  {way or 'as planned':12}{wall:8.3f} s  CPU {cpu:7.3f} s  {alone / wall:5.2f} times as fast")
-    print(f"  {found[''][-1][2]}")
+        expected = estimates[plan.MODES[way] if way else chosen]
+        print(f"  {way or 'as planned':12}{wall:8.3f} s  foreseen {expected:7.3f} s  CPU {cpu:7.3f} s"
+              f"{alone / wall:7.2f} times as fast")  # fmt: skip
 
 
-def constants(workers: int, rounds: int) -> dict[str, float]:
-    """What the constants of the plan are here."""
+def constants(workers: int, rounds: int) -> list[tuple[str, float, float]]:
+    """The constants of the plan: name, in force, measured here."""
     nothing, small = "A[i, 1] = i", LOOPS["small operators"]
     large = {"X": np.ones((1000, 10_000))}
     reads = "A[i, 1] = as.scalar(X[i, 1])"
@@ -113,28 +147,56 @@ def constants(workers: int, rounds: int) -> dict[str, float]:
     sent = wall(reads, "PROCESSES", large) - wall(reads, "PROCESSES", {"X": np.ones((4, 4))})
     shape, inputs = small[1], {"X": np.ones(small[1])}
     contended = [run(script_of(small[0], shape[1], small[2], way), inputs, workers) for way in ("TURNS", "THREADS")]
-    return {
-        "FIRST_PROCESSES": first - turns,
-        "MORE_PROCESSES": more - turns,
-        "THREADS": threads - turns,
-        "SENT": sent / large["X"].nbytes / workers,
-        "CONTENDED": contended[1][0] / contended[0][1],
-    }
+    few, many = message(10, workers, rounds), message(100_000, workers, rounds)
+    processes = plan.PROCESSES
+    return [
+        ("PROCESSES.first", processes.first, first - turns),
+        ("PROCESSES.again", processes.again, more - turns),
+        ("PROCESSES.message", processes.message, few - (more - turns) / MESSAGES),
+        ("PROCESSES.byte", processes.byte, (many - few) / 1.6e6),
+        ("THREADS", plan.THREADS, threads - turns),
+        ("SENT", plan.SENT, sent / large["X"].nbytes / workers),
+        ("CONTENDED", plan.CONTENDED, contended[1][0] / contended[0][0]),
+    ]
+
+
+MESSAGES = 320
+
+
+def message(cells: int, workers: int, rounds: int) -> float:
+    """Seconds of a request with a model of so many cells that costs nothing else, and of its answer."""
+    script = f"""
+up = function(list[unknown] model, list[unknown] hyperparams, matrix[double] features, matrix[double] labels)
+    return (list[unknown] g) {{ g = list(as.matrix(model[1])) }}
+down = function(list[unknown] model, list[unknown] hyperparams, list[unknown] gradients) return (list[unknown] m) {{
+  m = list(as.matrix(gradients[1])) }}
+m = paramserv(model = list(matrix(0, 1, {cells})), features = X, labels = X, upd = "up", agg = "down", epochs = 20, k = 4,
+  batchsize = 4, utype = "BSP", freq = "BATCH", mode = "WAY")
+A = as.matrix(m[1])
+"""  # of each worker 16 rows: 4 batches
+    inputs = {"X": np.ones((64, 2))}
+    turns, processes = (
+        min(run(script.replace("WAY", way), inputs, workers)[0] for _ in range(rounds))
+        for way in ("TURNS", "PROCESSES")
+    )
+    return (processes - turns) / MESSAGES
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=list(LOOPS), help="loops to run")
+    parser.add_argument("--only", nargs="*", default=[*LOOPS, *NETS], help="loops and nets to run")
     given = parser.parse_args()
     print(f"{'constant':18}{'in force':>10}{'here':>10}")
-    for name, seconds in constants(given.workers, given.rounds).items():
-        print(f"{name:18}{getattr(plan, name):10.2g}{seconds:10.2g}")
+    for name, in_force, here in constants(given.workers, given.rounds):
+        print(f"{name:18}{in_force:10.2g}{here:10.2g}")
     for name in given.only:
-        loop(name, given.workers, given.rounds)
-    for update in ("BSP", "ASP"):
-        server(update, given.workers, given.rounds)
+        if name in LOOPS:
+            loop(name, given.workers, given.rounds)
+        else:
+            for update in ("BSP", "ASP"):
+                server(name, update, given.workers, given.rounds)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from braidwater.deep import Trainer
+from braidwater.deep.modules import MLP
 from braidwater.engines.local.gang import run_gang
 from braidwater.errors import OptionError
 from braidwater.parallel import Averaging, Data, DiLoCo, Single
@@ -14,6 +17,7 @@ from braidwater.parallel.averaging import AveragingReplica
 from braidwater.parallel.base import Replica
 from braidwater.parallel.diloco import DiLoCoReplica
 from braidwater.parallel.flat import flatten, spread
+from braidwater.parallel.learner import Learner
 from braidwater.parallel.loop import mini_batches, run_epochs
 from braidwater.testing.strategies import _mlp_training, _points, _train, uneven_store
 
@@ -190,3 +194,23 @@ def test_impossible_settings_are_refused(strategy, options):
 def test_more_fragments_than_parameters_are_refused_before_a_worker_starts():
     with pytest.raises(OptionError, match="at most 4"):
         _train(DiLoCo(every=9, fragments=5), TRAINING, _points())
+
+
+@pytest.mark.parametrize("optimizer_state", ["local", "average", "reset"])
+def test_a_plain_net_s_learner_goes_on_through_all_epochs_with_the_bits_of_new_ones(optimizer_state, monkeypatch):
+    random = np.random.default_rng(0)
+    rows = pa.table({"x": random.normal(size=300), "z": random.normal(size=300), "y": random.integers(0, 2, 300)})
+    made, new = [], Learner.__init__
+    monkeypatch.setattr(Learner, "__init__", lambda self, *given: made.append(self) or new(self, *given))
+
+    def trained():
+        made.clear()
+        strategy = Averaging(1, optimizer_state=optimizer_state)
+        trainer = Trainer(MLP, strategy=strategy, epochs=4, batch_size=7, optimizer="adam", seed=2)
+        return trainer.fit(rows, label="y").module_.state_dict(), len(made)
+
+    found, learners = trained()
+    monkeypatch.setattr(Learner, "is_plain", False)
+    expected, anew = trained()
+    assert anew == learners + 3  # one an epoch instead of one for all
+    assert all(torch.equal(weights, expected[name]) for name, weights in found.items())

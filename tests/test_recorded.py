@@ -17,10 +17,11 @@ from braidwater.deep.losses import LOSSES
 from braidwater.deep.modules import CNN, MLP
 from braidwater.deep.optimizers import OptimizerPlan
 from braidwater.errors import LabelError
+from braidwater.parallel import replay
 from braidwater.parallel.base import Replica, Training
 from braidwater.parallel.device import torch_threads
 from braidwater.parallel.learner import Learner
-from braidwater.parallel.recorded import WORTH_STEPS
+from braidwater.parallel.recorded import WORTH_STEPS, Recorded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 3 * WORTH_STEPS
@@ -31,6 +32,7 @@ PLAIN = {
     "smooth, normalised": lambda: nn.Sequential(
         nn.Linear(9, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 3), nn.Tanh()
     ),
+    "views of the rows": lambda: nn.Sequential(nn.Unflatten(1, (3, 3)), nn.Linear(3, 3), nn.Flatten(), nn.Linear(9, 3)),
     "a weight used twice": lambda: nn.Sequential(*[nn.Linear(9, 9)] * 2, nn.Linear(9, 3)),
 }
 
@@ -159,6 +161,49 @@ def test_a_class_without_an_output_is_named_after_recording_too():
     bad = MiniBatch(0, 8, 8, np.zeros((8, 9), np.float32), np.full(8, 3), None)
     with pytest.raises(LabelError, match="class number 3, but the module has 3 outputs"):
         learner.step(bad, STEPS, 0)
+
+
+def _by_hand_and_recorded(mean, parameters, batches):
+    """Losses and gradients of each of `batches`, by autograd and as they were recorded, in copies."""
+    recorded = Recorded(mean, parameters)
+    for features, target in batches:
+        expected = mean(features, target)
+        expected = [expected.detach(), *torch.autograd.grad(expected, parameters)]
+        loss = recorded(features, target)
+        yield expected, [loss.clone(), *(parameter.grad.clone() for parameter in parameters)], recorded
+
+
+def _drawn(count, rows=8):
+    return [(torch.randn(rows, 9), torch.randint(0, 3, (rows,))) for _ in range(count)]
+
+
+def test_weights_that_are_laid_elsewhere_are_read_there():
+    layer = nn.Linear(9, 3)
+    steps = _by_hand_and_recorded(
+        lambda rows, target: nn.functional.cross_entropy(layer(rows), target), [*layer.parameters()], _drawn(2 * STEPS)
+    )
+    for number, (expected, found, recorded) in enumerate(steps):
+        assert all(map(torch.equal, expected, found))
+        if number == STEPS:
+            assert recorded._shapes[torch.Size([8, 9]), torch.Size([8])].believed
+            for parameter in layer.parameters():
+                parameter.data = torch.randn_like(parameter)
+
+
+@pytest.mark.parametrize("what", ["one gradient for two weights", "too much to keep"])
+def test_a_step_that_cannot_be_replayed_is_left_to_autograd(what, monkeypatch):
+    if what == "too much to keep":
+        monkeypatch.setattr(replay, "_MOST_BYTES", 500)
+    weights, first, second = (nn.Parameter(torch.randn(*shape)) for shape in ((9, 3), (3,), (3,)))
+    own = [weights, first, second] if what == "one gradient for two weights" else [weights, first]
+
+    def mean(rows, target):
+        return nn.functional.cross_entropy(rows @ weights + sum(own[1:]), target)
+
+    steps = list(_by_hand_and_recorded(mean, own, _drawn(STEPS)))
+    assert all(torch.equal(*pair) for expected, found, _ in steps for pair in zip(expected, found, strict=True))
+    recorded = steps[-1][2]
+    assert [shape.refused for shape in recorded._shapes.values()] == [True]
 
 
 @pytest.mark.parametrize("what", ["loaded", "cleared"])

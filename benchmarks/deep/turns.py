@@ -65,5 +65,6 @@ def in_turns(first: Callable[[Turn], Any], second: Callable[[Turn], Any]) -> tup
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:
-    """The median over the turns of ours divided by the peer's neighbouring one."""
-    return statistics.median(a / b for a, b in list(zip(ours, theirs, strict=False))[WARM_TURNS:])
+    """The median over the turns of ours divided by the peer's neighbouring one; a run of few turns has its last one only."""
+    pairs = list(zip(ours, theirs, strict=False))
+    return statistics.median(a / b for a, b in pairs[min(WARM_TURNS, len(pairs) - 1) :])

@@ -15,6 +15,7 @@ EXTRAS = {
     "adbc_driver_manager": ("postgres", "PostgreSQL tables as Arrow data"),
     "adbc_driver_postgresql": ("postgres", "PostgreSQL tables as Arrow data"),
     "pyspark": ("spark", "Spark"),
+    "h5py": ("hdf5", "HDF5 files"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
 }
 """The module that is imported, the extra that brings it, and what for."""

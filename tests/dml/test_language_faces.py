@@ -103,20 +103,25 @@ def test_an_argument_that_may_not_be_asked_for_may_be_missing():
 
 
 @pytest.mark.parametrize("matrix", [DENSE, SPARSE, np.zeros((2, 3))], ids=["dense", "sparse", "zero"])
-@pytest.mark.parametrize("kind", ["csv", "text", "mm", "binary", "parquet"])
-def test_a_matrix_that_is_written_is_read_back(tmp_path, kind, matrix):
-    place = str(tmp_path / ("m.parquet" if kind == "parquet" else "m"))
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [*((kind, "m") for kind in ("csv", "text", "mm", "binary", "parquet", "hdf5", "json")), ("parquet", "m.parquet")],
+)
+def test_a_matrix_that_is_written_is_read_back(tmp_path, kind, name, matrix):
+    if kind == "hdf5":
+        pytest.importorskip("h5py")
+    place = str(tmp_path / name)
     dml.run("write(X, $place, format=$kind)", {"X": matrix}, [], nvargs={"place": place, "kind": kind})
     found = dml.run("X = read($place)", outputs=["X"], nvargs={"place": place})["X"]
     as_array = found.toarray() if sparse.issparse(found) else found
     np.testing.assert_array_equal(as_array, matrix.toarray() if sparse.issparse(matrix) else matrix)
-    if kind != "parquet":
+    if name == "m":
         said = json.loads((tmp_path / "m.mtd").read_text())
         assert (said["rows"], said["cols"], said["format"], said["data_type"]) == (*matrix.shape, kind, "matrix")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("kind", ["csv", "binary"])
+@pytest.mark.parametrize("kind", ["csv", "binary", "json", "parquet"])
 def test_a_frame_and_scalars_are_read_back(tmp_path, kind):
     frame = pa.table({"k": ["a,b", None, "c"], "n": [1, 2, 3], "x": [0.5, 1.5, -2.0], "b": [True, False, True]})
     script = """
@@ -270,19 +275,20 @@ def test_an_endless_loop_is_stopped_by_the_keyboard(tmp_path):
 
 def test_a_kernel_that_takes_minutes_is_stopped_by_the_keyboard(tmp_path):
     (tmp_path / "s.dml").write_text(
-        'A = rand(rows=2500, cols=2500, seed=1)\nprint("begun " + (sum(A) > 0))\n[v, V] = eigen(A + t(A))\nprint(sum(v))'
+        'A = rand(rows=6000, cols=6000, seed=1)\nprint("begun " + (sum(A) > 0))\n[v, V] = eigen(A + t(A))\nprint(sum(v))'
     )
     process = subprocess.Popen(
         [*COMMAND, str(tmp_path / "s.dml")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "begun TRUE\n"
-    time.sleep(0.5)  # it is in LAPACK by now, for 10 s and more
+    time.sleep(0.5)  # it is in LAPACK by now, for minutes
     process.send_signal(signal.SIGINT)
-    sent = time.monotonic()
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, errors) == (130, "Stopped.\n")
-    assert time.monotonic() - sent < 3  # 0.3 s on a machine that does nothing else
 
 
 SLOW_TO_END = """

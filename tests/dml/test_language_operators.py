@@ -15,6 +15,8 @@ from braidwater.dml.hops import Facts
 from braidwater.dml.operators import OPERATORS
 from braidwater.dml.operators.aggregates import AGGREGATES, SUFFIX
 from braidwater.dml.operators.cellwise import BINARY, UNARY, round_half_up
+from braidwater.dml.operators.products import product
+from braidwater.dml.runtime.block_kernels import FOLDS, MAPS
 from braidwater.errors import DMLShapeError
 
 ALL = 3  # rows and columns of the examples
@@ -109,6 +111,42 @@ def test_sparse_and_dense_agree_and_facts_tell_the_truth(name, seed, which):
         assert all(said in (None, true) for said, true in zip(facts.shape, found.shape, strict=True))
         if facts.nnz is not None:
             assert facts.nnz[0] <= np.count_nonzero(plain(found)) <= facts.nnz[1]
+
+
+ODD = np.array([0.0, 0.0, 1.0, -2.5, np.nan, np.inf, -np.inf])
+
+
+@given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_a_zero_on_either_side_of_a_product_counts_nothing_in_any_form_of_it(seed, rows, inner, cols):
+    numbers = np.random.default_rng(seed)
+    left, right = numbers.choice(ODD, size=(rows, inner)), numbers.choice(ODD, size=(inner, cols))
+    mapped = np.empty((rows, cols))
+    with np.errstate(all="ignore"):
+        expected = [
+            [sum(left[i, k] * right[k, j] for k in range(inner) if left[i, k] and right[k, j]) for j in range(cols)]
+            for i in range(rows)
+        ]
+        MAPS["matmul"](left, right, mapped)
+        found = {
+            "dense": product(left, right),
+            "sparse left": product(sparse.csr_array(left), right),
+            "sparse right": product(left, sparse.csr_array(right)),
+            "sparse": plain(product(sparse.csr_array(left), sparse.csr_array(right))),
+            "of the rows of a table": mapped,
+            "added up over a table": FOLDS["tmatmul"][0](np.ascontiguousarray(left.T), right),
+        }
+    for form, cells in found.items():
+        np.testing.assert_array_equal(cells, expected, err_msg=form)
+
+
+def test_a_zero_of_the_small_side_counts_nothing_in_a_large_product():
+    left, right = np.ones((4000, 2)), np.array([[1.0, 2.0], [0.0, 3.0]])
+    left[7, 1] = np.nan
+    with np.errstate(all="ignore"):
+        found = product(left, right)
+    np.testing.assert_array_equal(found[7], [1, np.nan])
+    np.testing.assert_array_equal(found[8:], np.broadcast_to([1, 5], (3992, 2)))
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6).filter(lambda x: abs(x) > 1e-3))

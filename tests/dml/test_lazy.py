@@ -118,7 +118,7 @@ def test_sparse_matrices_stay_sparse() -> None:
 
 
 def test_what_is_computed_together_shares_a_scan() -> None:
-    long = Matrix(rng.normal(size=(50_000, 20)))
+    long = Matrix(rng.normal(size=(150_000, 20)))
     gradient, total, gram = long.T @ (long @ np.ones(20)[:, None]), (long * long).sum(), long.T @ long
     together = compute(gradient, total, gram)
     alone = [gradient.compute(), total.compute(), gram.compute()]

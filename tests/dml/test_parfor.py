@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from braidwater import dml
+from braidwater.dml.context import Context
 from braidwater.dml.explain import Explanation, Statistics
-from braidwater.dml.interpreter.parfor import plan
-from braidwater.dml.interpreter.parfor.plan import Measured, choose
+from braidwater.dml.interpreter.parfor import measure
+from braidwater.dml.interpreter.parfor.measure import Measured, Trials
+from braidwater.dml.interpreter.parfor.plan import Work, Workers, choose
 from braidwater.errors import DMLError, DMLShapeError, DMLStopped, DMLValueError
 from braidwater.tables import table
 
@@ -146,6 +150,20 @@ def test_turns_that_meet_are_refused_and_others_give_what_a_loop_gives(
             np.testing.assert_array_equal(cells(loop), cells(f"for (i in 1:{TURNS})"))
 
 
+@pytest.mark.parametrize(("large", "way"), [(1.0, "on threads (2)"), (0.0, "in processes (2)")])
+def test_turns_after_the_first_run_as_is_estimated_to_be_faster(
+    large: float, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "A = matrix(0, 8, 3)\nparfor (i in 1:8) A[i, ] = rand(rows=1, cols=3) + i"
+    alone = dml.run(script, {}, ["A"], threads=1, seed=2)
+    monkeypatch.setattr(Trials, "enough", property(lambda trials: trials.count >= 2))
+    monkeypatch.setattr(Trials, "measured", Measured(10.0, 10.0, large))
+    told = Explanation()
+    found = dml.run(script, {}, ["A"], threads=2, seed=2, explain=told)
+    assert told.notes[0].startswith(f"parfor in line 2, 8 turns, {way}: estimated in turns")
+    np.testing.assert_array_equal(found["A"], alone["A"])
+
+
 def test_turns_draw_the_same_numbers_however_they_are_run() -> None:
     script = "A = matrix(0, 6, 5)\nparfor (i in 1:6{}) A[i, ] = rand(rows=1, cols=5)"
     found = [dml.run(script.format(f", mode={mode}"), {}, ["A"], seed=3, threads=2)["A"] for mode in MODES[:2]]
@@ -221,18 +239,44 @@ def test_options_of_a_parallel_loop_are_checked() -> None:
 
 
 def test_the_plan_takes_what_is_estimated_to_end_first() -> None:
-    def chosen(turns: int, cpu: float, large: float, sent: float = 0.0, ready: bool = True) -> str:
-        return choose(turns, 4, Measured(cpu, cpu, large), sent, ready, None).way
+    def chosen(turns: int, cpu: float, large: float, reads: float = 0.0, warm: bool = True, tasks: int = 0) -> str:
+        return str(choose(Work(turns, Measured(cpu, cpu, large), reads), Workers(4, warm, tasks, "spark"), None))
 
-    assert chosen(4, 0.001, 0.9) == "in turns"  # over before anybody has started
-    assert chosen(100, 0.1, 0.95) == "on threads"  # large operators leave the interpreter to others
-    assert chosen(100, 0.1, 0.0) == "in processes"
-    assert chosen(20, 0.05, 0.0, ready=False) == "in turns"  # a program would have to be started first
-    assert chosen(20, 0.05, 0.0, sent=1e10) == "in turns"  # to send the data takes longer
-    busy = choose(100, 4, Measured(wall=0.1, cpu=0.4, large=1.0), 0.0, True, None)
+    assert chosen(4, 0.001, 0.9).startswith("in turns: estimated")  # over before anybody has started
+    assert chosen(50, 0.1, 0.95, warm=False).startswith(
+        "on threads (4)"
+    )  # large operators leave the interpreter to others
+    assert chosen(100, 0.1, 0.0).startswith("in processes (4)")
+    assert chosen(20, 0.05, 0.0, warm=False).startswith("in turns")  # a program would have to be started first
+    assert chosen(20, 0.05, 0.0, reads=1e10).startswith("in turns")  # to send the data takes longer
+    assert chosen(400, 0.5, 0.95, tasks=40).startswith("as tasks of spark (40)")
+    assert chosen(8, 0.5, 0.95, warm=False, tasks=40).startswith("on threads (4)")  # they would have to be started, too
+    assert chosen(40, 0.5, 0.95, warm=False, reads=1e10, tasks=40).startswith("on threads (4)")
+    busy = choose(Work(100, Measured(wall=0.1, cpu=0.4, large=1.0), 0.0), Workers(4, True), None)
     assert busy.way == "in turns"  # its operators have all cores already
-    assert (
-        plan.ParforPlan("on threads", 2, {"in turns": 2.0, "on threads": 1.0})
-        .__str__()
-        .startswith("on threads (2): est")
-    )
+
+
+def test_turns_are_measured_with_all_threads_and_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first turns take (planning, first calls, the looking at operators) is none of a turn; nor is an interruption."""
+    seconds, threads = iter([5.0, 7.0, 1.0, 2.0, 1.1, 9.0, 1.2, 2.2]), []
+    clock, context = [0.0], Context(threads=4)
+    watches = {"perf_counter": 1.0, "process_time": 4.0, "thread_time": 0.5}  # their seconds to one of the clock
+    clocks = {name: partial(lambda speed: clock[0] * speed, speed) for name, speed in watches.items()}
+    monkeypatch.setattr(measure, "time", SimpleNamespace(**clocks))
+
+    def turn() -> None:
+        threads.append(context.threads)
+        clock[0] += next(seconds)
+        if context.statistics is not None:
+            context.statistics.planned(2.0)
+            context.statistics.ran(object(), 4.0 + measure.LARGE)
+
+    trials = Trials(context)
+    trials.run(turn)
+    assert trials.measured == Measured(wall=3.0, cpu=18.0, large=1.0, planning=2.0)  # all its threads have computed
+    for _ in range(7):
+        trials.run(turn)
+    assert threads == [4, 1] * 4
+    assert (context.threads, context.statistics) == (4, None)
+    assert trials.enough
+    assert trials.measured == Measured(wall=1.0, cpu=1.0, large=0.8, planning=4.0)  # 4 of 5 seconds of the second one

@@ -234,8 +234,8 @@ def test_the_first_error_of_a_part_is_raised_and_the_others_stop() -> None:
         done.append(part)
 
     with pytest.raises(ValueError, match="part 3"):
-        run_parts(run, 1000, threads=2)
-    assert len(done) < 900
+        run_parts(run, 100_000, threads=2)
+    assert len(done) < 50_000
     run_parts(done.append, 5, threads=2)  # the threads are there for the next scan
     assert sorted(done[-5:]) == [0, 1, 2, 3, 4]
 
@@ -504,7 +504,11 @@ def test_an_error_of_a_kernel_names_its_place() -> None:
 
 def test_statistics_and_explain_tell_what_ran() -> None:
     statistics, told = Statistics(), Explanation("hops")
-    leaves = {"X": np.random.default_rng(0).normal(size=(30_000, 20)), "w": np.ones((30_000, 1)), "v": np.ones((20, 1))}
+    leaves = {
+        "X": np.random.default_rng(0).normal(size=(120_000, 20)),
+        "w": np.ones((120_000, 1)),
+        "v": np.ones((20, 1)),
+    }
 
     def chain(dag: Dag, X: Hop, w: Hop, v: Hop) -> Hop:
         return dag.node("matmul", dag.node("t", X), dag.node("*", w, dag.node("matmul", X, v)))
@@ -512,10 +516,10 @@ def test_statistics_and_explain_tell_what_ran() -> None:
     ran(chain, leaves, statistics=statistics, explain=told)
     assert "scan: tmatmul(X, w * (X %*% v))" in statistics.text
     lines = told.text.splitlines()
-    assert any("30000 x 20" in line and "4.8 MB" in line for line in lines)
+    assert any("120000 x 20" in line and "19.2 MB" in line for line in lines)
     assert any("applied   transposed product: t(X) %*%" in line for line in lines)
     assert any("rejected  weighted product" in line and "(+" in line for line in lines)
-    assert "over 30000 rows" in Explanation("runtime", told.programs).text
+    assert "over 120000 rows" in Explanation("runtime", told.programs).text
 
 
 # --- loops -----------------------------------------------------------------------------------------------------------

@@ -71,3 +71,16 @@ def test_a_column_that_workers_made_is_not_sent_back_nor_to_the_others(
     assert [kind for kind, _ in sent].count("a") > 12  # two workers
     # workers that stay do not have the column that jobs made before they came: each is told its half of that one, once
     assert sum(size > 8 * ROWS / 8 for _, size in sent) <= 2
+
+
+def test_workers_that_scan_make_room_for_turns_of_a_loop(files: tuple[str, Any], spark: Any, make: Any) -> None:
+    folder, cells = files
+    script = """
+m = 0
+for (i in 1:4) m = m + sum(D * (i + m * 0))
+R = matrix(0, 4, 1)
+parfor (i in 1:4, mode=REMOTE_SPARK) R[i, 1] = i * m
+s = sum(D * m) + sum(R)"""
+    found = dml.run(script, {"D": table(folder)}, ["s"], engine=make(3))["s"]  # all slots of the session
+    m = 10 * cells.sum()
+    assert found == pytest.approx(cells.sum() * m + 10 * m)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from braidwater.dml.values import is_streamed
 from braidwater.options import current_options
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ class Context:
     def draw_seed(self) -> int:
         """A seed for a random matrix that was asked for without one."""
         return int(self.random.integers(2**62))
+
+    def rest(self) -> None:
+        """Let go of workers that stay between scans of tables: others need their places."""
+        for matrix in filter(is_streamed, self.opened):
+            matrix.rest()
 
     def close(self) -> None:
         """Let go of the tables that the run read block by block, and of the engine that was opened for it."""

@@ -109,9 +109,9 @@ This page is made of the declarations of the functions; a test keeps it up to da
 | cells | `X[1, 2]`, `X[a:b, ]`, `X[i]` (row i), `X[1:2, 3] = Y`; from 1, both ends included |
 
 The turns of a `parfor` must not depend on one another, which is checked unless `check=0`. They run one after the other, on
-threads or in processes, whichever is estimated to end first; `mode` (`TURNS`, `THREADS`, `PROCESSES`) decides instead, `par` is
-how many at a time. Results are the same in every way, and those of a `for`, but for rounding where a turn adds several times to
-one sum, and for random numbers without a seed.
+threads, in processes or as tasks of the engine, whichever is estimated to end first; `mode` (`TURNS`, `THREADS`, `PROCESSES`, or
+`REMOTE_SPARK`: tasks of the engine, whichever it is) decides instead, `par` is how many at a time. Results are the same in every
+way, and those of a `for`, but for rounding where a turn adds several times to one sum, and for random numbers without a seed.
 
 Operators, from tight to loose: `^`; unary `-` and `+`; `%*%` (product of matrices); `%%` and `%/%`; `*` and `/`; `+` and `-`;
 comparisons; `!`; `&`; `|`. All but `%*%` work cell by cell: {_CELLWISE}.
@@ -130,6 +130,15 @@ These are SystemDS's, measured, and kept:
 - `removeEmpty` of nothing leaves one empty row; `table` refuses categories below 1.
 - A variable is what it was assigned, a copy: `B = A; A[1, 1] = 5` leaves `B`.
 
+These are SystemDS's and not kept:
+
+- In a product a zero of either side counts nothing, also where NaN or Inf stands opposite: rows that `table(...) %*% X` selects
+  leave the missing cells of the others out. There it depends on the sizes and on how sparse a matrix is.
+- A comparison with NaN is false, and what is made of it follows: `(X < 1) == 0` is 1 there. In SystemDS it becomes `X >= 1`.
+- The median of as many zeros as greater cells lies between them; there it is 0. `round(NaN)` is NaN; there it is 0.
+- The items of a list stay in the order they were given in; there those with names have the order of Java's hash table.
+- `dropInvalidType` leaves whole numbers in a column of doubles; there they become missing.
+
 Random numbers are numpy's: a seed gives the same matrix here each time, and another one than in SystemDS.
 
 ## What is more than there
@@ -140,10 +149,12 @@ and by position in one call, one number put into many cells, a 1 x 1 matrix wher
 ## What is not there
 
 `federated`, `externalFunction` (a function of the library of its name takes its place, as `binning` does for the classic
-scripts' trees), values of more than two dimensions (`tensor`), and in `transformencode` the keys
-`word_embedding`, `bag_of_words` and `udf`; `tokenize` gives one row a token. Files in the formats hdf5, json, proto, cog and
-delta, and SystemDS's own binary format, are not read; lists are not written. `map` runs methods of strings, arithmetic and
-conditions, and of Java nothing else.
+scripts' trees), and in `transformencode` the key `udf`. Files in the formats proto, cog and delta, and SystemDS's own binary
+format, are not read. `map` runs methods of strings, arithmetic and conditions, and of Java nothing else.
+
+Values of more than two dimensions (`tensor`): what SystemDS 3.4 has of them makes one full of a number, a string or a truth
+value, combines two by `+ - * / ^`, sums, prints, writes and reads them. It takes no cells of a matrix, no index, no size, no cast
+and no number beside it, and none of its scripts has one.
 
 [What SystemDS's own functions give here and there](dml-agreement.md) is compared by a script.
 """

@@ -142,7 +142,6 @@ class Prepared:
         finally:
             context.close()
 
-
     def _context(self) -> Context:
         engine = self._options.get("engine")
         if not isinstance(engine, str):

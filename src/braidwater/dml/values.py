@@ -172,7 +172,7 @@ def _typed(array: np.ndarray[Any, Any], kind: str) -> np.ndarray[Any, Any]:
         return result
     try:
         return array.astype(_STORED[kind], copy=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DMLTypeError(f"A column of type {kind} cannot hold its cells: {error}.") from None
 
 

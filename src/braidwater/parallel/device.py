@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -28,3 +28,8 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def not_shared_out(small: bool) -> AbstractContextManager[None]:
+    """Compute with one thread where the work is `small`: threads would wait for each other longer than they work."""
+    return torch_threads(1) if small and torch.get_num_threads() > 1 else nullcontext()

@@ -261,10 +261,26 @@ class Learner:
         return self.replica.weights(self)
 
     def load(self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any] | None = None) -> None:
-        """Take over weights, and the state of an optimiser."""
+        """Take over weights, and the state of an optimiser: None leaves it its own, an empty one lets it begin anew."""
         self.module.load_state_dict(weights)
-        if optimizer is not None:
+        if optimizer:
             self.optimizer.load_state_dict(optimizer)
+        elif optimizer is not None:
+            self.optimizer.state.clear()
+
+    @property
+    def operations(self) -> int:
+        """Roughly those of this worker's part of a step, were each weight used once for a row: forward, and backward for rows
+        and weights."""
+        rows = self.training.batch_size // self.replica.data_size
+        numbers: int = sum(parameter.numel() for parameter in self._parameters)
+        return 6 * rows * numbers
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step follows from the weights, the optimiser and the batch alone: nothing else is remembered of earlier
+        ones."""
+        return self._recorded is not None
 
 
 def _pieces(
@@ -303,5 +319,8 @@ def features_tensor(
     Bytes cross to a GPU before they are made wider.
     """
     tensor = torch.from_numpy(features)
-    tensor = tensor.to(dtype) if device is None else tensor.to(device).to(dtype)
+    if device is not None and device.type != "cpu":
+        tensor = tensor.to(device)
+    if tensor.dtype != dtype:  # asking is cheaper than a conversion that changes nothing
+        tensor = tensor.to(dtype)
     return tensor if scale == 1.0 else tensor * scale

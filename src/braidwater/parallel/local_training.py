@@ -7,8 +7,10 @@ and weighted by rows.
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
 import torch
@@ -32,6 +34,9 @@ from braidwater.parallel.validation import Validation
 
 Weights = dict[str, torch.Tensor]
 Optimizers = dict[int, Once[dict[str, Any]]]
+
+# learners of plain nets between two passes: what they have recorded of their steps holds for the next one too
+_idle: WeakKeyDictionary[Once[Training], list[Learner]] = WeakKeyDictionary()
 
 
 @dataclass
@@ -116,6 +121,8 @@ class LocalTraining(Aggregate[LocalState, LocalState]):
         if state.learner is None:
             state.learner = self._learner(block.number)
             state.first_block = block.number
+            if state.learner.is_plain:
+                finalize(state, _idle.setdefault(self.once, []).append, state.learner).atexit = False
         for batch in self._batches(block).epoch(self.epoch):
             number = self.epoch * self.epoch_steps + state.steps
             loss, weight = state.learner.step(batch, number, self.epoch)
@@ -149,12 +156,21 @@ class LocalTraining(Aggregate[LocalState, LocalState]):
         """That of the worker whose share begins with `block`, with the weights of all and its optimiser."""
         if self.draws:
             seed_random_numbers(self.training.seed, self.epoch, block)
+        own = self.optimizers.get(block)
+        learner = self._idle_learner() or self._new_learner(block)
+        learner.load(self.weights, {} if own is None else copy.deepcopy(own.value))
+        return learner
+
+    def _idle_learner(self) -> Learner | None:
+        try:
+            return _idle[self.once].pop()
+        except (KeyError, IndexError):
+            return None
+
+    def _new_learner(self, block: int) -> Learner:
         alone = Replica()
         alone.rank = next(n for n in range(self.workers) if block < self.blocks * (n + 1) // self.workers)
-        learner = Learner(self.training, alone, self.training.epochs * self.epoch_steps)
-        own = self.optimizers.get(block)
-        learner.load(self.weights, None if own is None else copy.deepcopy(own.value))
-        return learner
+        return Learner(self.training, alone, self.training.epochs * self.epoch_steps)
 
     def _batches(self, block: Block) -> MiniBatches:
         store = MemoryStore(block.schema, [Unit(0, block.rows, block.start)], [block.buffer])
@@ -184,6 +200,13 @@ class _AggregateLoop(EpochLoop):
         self._shares = min(workers, engine.workers, max(len(data.rows.units), 1))
         warn_of_skew(training, data.rows, self._shares)
         super().__init__(training, data, Replica(), f"averaging every epoch, {self._shares} shares")
+
+    def to_the_end(self) -> Trained:
+        """The epochs by workers that stay, unless they would hold the slots that a validation elsewhere needs."""
+        rows, validation = self.data.source, self.data.validation
+        stays = rows is not None and self.training.epochs > 1 and (validation is None or validation.here)
+        with self._engine.staying(rows) if stays and rows is not None else nullcontext():
+            return super().to_the_end()
 
     def steps(self, report: Report, begun: float) -> None:
         progress, rows = self.progress, self.data.rows

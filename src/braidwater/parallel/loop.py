@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from braidwater.blocks.mini_batches import MiniBatch, MiniBatches
 from braidwater.engines.phase import enter
 from braidwater.errors import NumericalError
 from braidwater.events import BlockDone, CheckpointWritten, Histogram, Metric, PassFinished, PassStarted, emit
+from braidwater.parallel.ahead import WORTH_OPERATIONS, gathered_ahead
 from braidwater.parallel.base import Data, Replica, Trained, Training
 from braidwater.parallel.checkpoint import Checkpoint, Checkpoints, Progress, Written
 from braidwater.parallel.member_state import (
@@ -108,7 +109,7 @@ class EpochLoop:
         report.start()
         asked = time.perf_counter()
         enter("the rows of step", progress.steps + 1)
-        for batch in self.batches.epoch(epoch, start=progress.step):
+        for batch in self.batches_of(epoch, progress.step):
             report.waited += time.perf_counter() - asked
             enter("step", progress.steps + 1)
             loss, weight = self.learner.step(batch, progress.steps, epoch)
@@ -123,6 +124,12 @@ class EpochLoop:
             asked = time.perf_counter()
             enter("the rows of step", progress.steps + 1)
         report.finish(time.perf_counter() - begun)
+
+    def batches_of(self, epoch: int, start: int) -> Iterator[MiniBatch]:
+        """The mini-batches of an epoch from step `start` on, gathered beside the steps where these take longer than a thread."""
+        found = self.batches.epoch(epoch, start)
+        beside = self.data.rows.any_thread and self.learner.operations >= WORTH_OPERATIONS
+        return gathered_ahead(found) if beside and isinstance(found, Generator) else found
 
     def _record(self, report: Report, seconds: float) -> None:
         """End the epoch: its loss, the validation, and whether to go on."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from braidwater.parallel.device import torch_threads
+from braidwater.parallel.device import not_shared_out
 
 Tensors = list[torch.Tensor]
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -22,7 +22,8 @@ _ODD = ("amsgrad", "maximize", "capturable", "differentiable", "momentum")
 class OptimizerStep:
     """Steps of `optimizer`, the same bit for bit; by itself where it, or its settings, are not known here.
 
-    All state stays the optimiser's own. What is done to it from outside (loading, clearing) is noticed.
+    All state stays the optimiser's own. What is done to it from outside (loading, clearing) is noticed, and a learning rate
+    may be another one at each step.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -32,43 +33,50 @@ class OptimizerStep:
         self._plain = are_plain(parameters)
         # a fused kernel shares out any tensor, however small, and its threads then wait for each other
         self._small = self._plain and sum(parameter.numel() for parameter in parameters) < _WORTH_THREADS
+        self._groups: Any = None  # the optimiser's groups when it was seen which kernel does its step
+        self._kernel: Callable[..., None] | None = None
         self._seen: Any = None  # the state of the first parameter when the moments of all were collected
         self._moments: list[list[Tensors]] = []
 
     def __call__(self) -> None:
         """One step."""
-        if self._small and torch.get_num_threads() > 1:
-            with torch_threads(1):
-                self._step()
-        else:
+        with not_shared_out(self._small):
             self._step()
 
     def _step(self) -> None:
         optimizer = self._optimizer
-        update = self._update()
-        if update is None or (update is _adam and self._moments_changed()):
+        groups = optimizer.param_groups
+        if groups is not self._groups:  # loading a state makes others
+            self._groups = groups
+            self._kernel = self._known()
+        gradients = [[parameter.grad for parameter in group["params"]] for group in groups]
+        if not self._is_known(gradients) or (self._kernel is _adam and self._moments_changed()):
             optimizer.step()  # which also makes its state
             return
+        assert self._kernel is not None
         with torch.no_grad():
-            for place, group in enumerate(optimizer.param_groups):
-                gradients = [parameter.grad for parameter in group["params"]]
-                update(group, gradients, self._moments[place] if self._moments else [])
+            for place, group in enumerate(groups):
+                self._kernel(group, gradients[place], self._moments[place] if self._moments else [])
 
-    def _update(self) -> Callable[..., None] | None:
-        """What does a step of the optimiser as it is set now, where every parameter has a gradient."""
+    def _known(self) -> Callable[..., None] | None:
+        """What does a step of the optimiser with its settings, where that is known."""
+        kind = type(self._optimizer)
+        for group in self._groups:
+            if not self._plain or any(group.get(name) for name in _ODD):
+                return None
+            if group["weight_decay"] if kind is torch.optim.SGD else not group.get("fused"):
+                return None
+        return _KNOWN.get(kind)
+
+    def _is_known(self, gradients: list[list[torch.Tensor | None]]) -> bool:
+        """Whether this step is one that `_known` speaks of: every parameter has a gradient, nobody else has a hand in it."""
         optimizer = self._optimizer
-        if not self._plain or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
-            return None
-        for group in optimizer.param_groups:
-            if any(group.get(name) for name in _ODD) or not isinstance(group["lr"], float):
-                return None
-            if any(parameter.grad is None for parameter in group["params"]):
-                return None
-            if type(optimizer) is torch.optim.SGD and group["weight_decay"]:
-                return None
-            if type(optimizer) is not torch.optim.SGD and not group.get("fused"):
-                return None
-        return _KNOWN.get(type(optimizer))
+        return (
+            self._kernel is not None
+            and not (optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
+            and all(isinstance(group["lr"], float) for group in self._groups)
+            and all(gradient is not None for group in gradients for gradient in group)
+        )
 
     def _moments_changed(self) -> bool:
         """Look whether the state is still the one that is known here; where there is another, collect its tensors."""

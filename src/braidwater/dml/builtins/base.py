@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from braidwater.dml.builtins.signature import Parameter, Signature
 from braidwater.dml.interpreter.lazy import Lazy, is_matrix_value, settled
-from braidwater.dml.interpreter.scalars import to_integer
+from braidwater.dml.interpreter.scalars import number_in, to_integer
 from braidwater.dml.values import Frame, ListValue, dense, kind_of, with_article
 from braidwater.errors import DMLError, DMLTypeError, OptionError, UnsupportedError
 
@@ -148,9 +148,10 @@ def _scalar(caller: Caller, parameter: Parameter, value: Any) -> Any:
 
 def _double(caller: Caller, parameter: Parameter, value: Any) -> float:
     found = _scalar(caller, parameter, value)
-    if isinstance(found, str):
+    number = number_in(found) if isinstance(found, str) and not caller.context.strict else found
+    if number is None or isinstance(number, str):
         raise caller.wrong(parameter, "a number", found)
-    return float(found)
+    return float(number)
 
 
 def _int(caller: Caller, parameter: Parameter, value: Any) -> int:

@@ -46,8 +46,8 @@ def _whole(target: Frame, function: str) -> Frame:
         threshold, replacement = given.split(",")
         return replace_uncommon(target, float(threshold), replacement)
     if name == "exponentialMovingAverageImputation":
-        _, mode, _, *weights = given.split(";")
-        return smooth(target, mode, [float(weight) for weight in weights])
+        _, mode, period, *weights = given.split(";")
+        return smooth(target, mode, int(period), [float(weight) for weight in weights])
     raise UnsupportedError(f'map cannot run {function!r}. A function is written "x -> x.toLowerCase()".')
 
 

@@ -32,16 +32,16 @@ CHOICES = {
          "agg(model, hyperparams, gradients) the next model. Workers visit the server after each BATCH, EPOCH or NBATCHES; "
          "meanwhile they go on with a model of their own. BSP adds the gradients of all k workers before an update; SBP those of "
          "the first k - num_backup_workers (1), what the others bring later is dropped; ASP and SSP update after each worker's. "
-         "With modelAvg the workers' models are averaged. The workers run in turns, on threads or in processes, whichever is "
-         "estimated to end first; mode TURNS, THREADS or PROCESSES decides instead. BSP gives the same bits in each, ASP and SBP "
-         "give the same numbers every time in turns alone.")  # fmt: skip
+         "With modelAvg the workers' models are averaged. The workers run in turns, on threads, in processes or as tasks of the "
+         "engine, whichever is estimated to end first; mode TURNS, THREADS, PROCESSES or REMOTE_SPARK (tasks of the engine, "
+         "whichever it is) decides instead. BSP gives the same bits in each, ASP and SBP the same numbers every time in turns "
+         "alone. k is 1 unless given, not the machine's cores: results do not depend on the machine.")  # fmt: skip
 def paramserv(
     caller: Caller, model: ListValue, features: Any, labels: Any, upd: str, agg: str, epochs: int, utype: str, freq: str,
     batchsize: int, k: int, scheme: str, hyperparams: Any, nbatches: int, modelAvg: bool, seed: int, mode: str,
     num_backup_workers: int | None, **unused: Any,
 ) -> ListValue:  # fmt: skip
     from braidwater.dml.interpreter import paramserv as parallel  # it imports this folder's
-    from braidwater.dml.interpreter.parfor.plan import MODES
 
     mode, utype, freq, scheme = (each.upper() for each in (mode, utype, freq, scheme))
     _check({"mode": mode, "utype": utype, "freq": freq, "scheme": scheme},
@@ -51,17 +51,21 @@ def paramserv(
         raise DMLShapeError(f"paramserv has {len(X)} rows of features and {len(y)} of labels.")
     if not 1 <= k <= len(X):
         raise OptionError("k", k, f"at most the {len(X)} rows")
+    rows = parallel.Rows(X, y, partition(len(X), k, scheme, seed), batchsize)
+    k = len(rows.parts)
     backups = min(1, k - 1) if num_backup_workers is None else num_backup_workers
     if not 0 <= backups < k:
         raise OptionError("num_backup_workers", backups, f"0 up to {k - 1}: fewer than the workers")
-    rows = parallel.Rows(X, y, partition(len(X), k, scheme, seed), batchsize)
     every = {"BATCH": 1, "NBATCHES": nbatches, "EPOCH": max(map(rows.batches, range(k)))}[freq]
     functions = {"update": _function(caller, upd), "aggregate": _function(caller, agg)}
     numbers = _computed(caller, hyperparams) if isinstance(hyperparams, ListValue) else ListValue([])
     steps = parallel.Steps(caller, functions, numbers, rows, modelAvg, caller.context.draw_seed())
-    update = "BSP" if modelAvg else "ASP" if utype == "SSP" else utype
-    workers = 1 if k == 1 else caller.context.threads
-    with parallel.Crew(steps, parallel.visits_of(rows, every, epochs), workers, MODES.get(mode)) as crew:
+    update = "ASP" if utype == "SSP" else utype
+    if modelAvg and update == "ASP":  # a mean is one of all workers: SystemDS has none without waiting for them
+        update = "BSP"
+    wanted = parallel.way_of(mode, caller.context)
+    wave = 0 if update == "ASP" else k
+    with parallel.Crew(steps, parallel.visits_of(rows, every, epochs), wave, wanted) as crew:
         server = parallel.Server(steps, _computed(caller, model), modelAvg)
         found = parallel.train(server, crew, rows, update, epochs, every, backups)
     if caller.context.explain is not None:
@@ -81,8 +85,13 @@ def _check(chosen: dict[str, str], counts: dict[str, int]) -> None:
 def partition(rows: int, k: int, scheme: str, seed: int) -> list[Any]:
     """The rows (from 0) of each worker; with OVERLAP_RESHUFFLE each has all, in an order of its own.
 
+    As SystemDS has it, each has as many as the first, but for the last, which has what is left; where nothing is left for some,
+    there are fewer workers. (SystemDS loses the last row where it would be a worker's only one, or waits for ever.)
+
     >>> [part.tolist() for part in partition(5, 2, "DISJOINT_ROUND_ROBIN", 0)]
     [[0, 2, 4], [1, 3]]
+    >>> [part.tolist() for part in partition(9, 4, "DISJOINT_CONTIGUOUS", 0)]
+    [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     """
     generator = np.random.default_rng(seed)
     if scheme == "DISJOINT_ROUND_ROBIN":
@@ -90,7 +99,8 @@ def partition(rows: int, k: int, scheme: str, seed: int) -> list[Any]:
     if scheme == "OVERLAP_RESHUFFLE":
         return [generator.permutation(rows) for _ in range(k)]
     order = generator.permutation(rows) if scheme == "DISJOINT_RANDOM" else np.arange(rows)
-    return np.array_split(order, k)
+    share = -(-rows // k)
+    return [order[begin : begin + share] for begin in range(0, rows, share)]
 
 
 def _computed(caller: Caller, given: ListValue) -> ListValue:

@@ -49,9 +49,14 @@ class Signature:
     def bind(self, given: Sequence[tuple[str | None, Any]]) -> list[tuple[Parameter, Any]]:
         """Each parameter that has a value, with it. Positional and named arguments may be mixed.
 
-        Raises DMLTypeError for what is missing, unknown or given twice.
+        Where no parameter can be left out and no other argument has a name, one that is not known counts as none: in the
+        reference implementation such functions have no names for their arguments. Raises DMLTypeError for what is missing,
+        unknown or given twice.
         """
         named = {parameter.name: parameter for parameter in self.parameters if not parameter.many}
+        by_place = not any(name in named for name, _ in given) and all(
+            parameter.default is REQUIRED for parameter in self.parameters
+        )
         places = [parameter for parameter in self.parameters if not parameter.many]
         rest = next((parameter for parameter in self.parameters if parameter.many), None)
         found: dict[str, Any] = {}
@@ -62,7 +67,7 @@ class Signature:
             elif name is not None and name in found:
                 raise DMLTypeError(f"{self.name} is given {name} twice.")
             else:
-                left.append((name, value))
+                left.append((None if by_place and rest is None else name, value))
         free = [parameter for parameter in places if parameter.name not in found]
         further: list[tuple[str | None, Any]] = []
         for name, value in left:

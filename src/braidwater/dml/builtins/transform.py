@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from braidwater.dml.builtins.base import Caller, builtin
 from braidwater.dml.scipy_on_demand import sparse
-from braidwater.dml.transform.columns import LearntColumn, apply, from_cells, learn, missing, to_cells
-from braidwater.dml.transform.spec import parse_spec
+from braidwater.dml.transform.columns import LearntColumn, apply, from_cells, learn, missing, to_cells, token
+from braidwater.dml.transform.spec import ColumnSpec, parse_spec
+from braidwater.dml.transform.words import counted, embedded
 from braidwater.dml.values import Frame, is_sparse, well_formed
-from braidwater.errors import DMLShapeError, OptionError
+from braidwater.errors import DMLShapeError, DMLValueError, OptionError
 
 
 @builtin(
     "transformencode(target: frame, spec: string)",
-    "[X, meta]: a frame as numbers by a JSON specification (recode, dummycode, bin, impute, omit, hash), and what was learnt.",
+    "[X, meta]: a frame as numbers by a JSON specification (recode, dummycode, bin, impute, omit, hash, bag_of_words), and what "
+    "was learnt.",
 )
 def encode(caller: Caller, target: Frame, spec: str) -> tuple[Any, Frame]:
     specs = parse_spec(spec, target.names)
+    _without_vectors(specs, "transformencode")
     cells = [column.tolist() for column in target.columns]
     learnt = [learn(column, name, each) for column, name, each in zip(cells, target.names, specs, strict=True)]
     return _encoded(cells, learnt), _metadata(learnt)
 
 
 @builtin(
-    "transformapply(target: frame, spec: string, meta: frame)",
-    "A frame as numbers, with what transformencode learnt from another.",
+    "transformapply(target: frame, spec: string, meta: frame, embedding: matrix = none)",
+    "A frame as numbers, with what transformencode learnt from another. In columns of word_embedding a word becomes the row of "
+    "`embedding` that its code in a recoded meta says.",
 )
-def transform_apply(caller: Caller, target: Frame, spec: str, meta: Frame) -> Any:
+def transform_apply(caller: Caller, target: Frame, spec: str, meta: Frame, embedding: Any = None) -> Any:
     learnt = _learnt(spec, meta, len(target.names))
-    return _encoded([column.tolist() for column in target.columns], learnt)
+    if embedding is None:
+        _without_vectors([each.spec for each in learnt], "transformapply without an embedding")
+    return _encoded([column.tolist() for column in target.columns], learnt, caller.gathered(embedding))
+
+
+def _without_vectors(specs: Sequence[ColumnSpec], what: str) -> None:
+    if any(each.code == "vector" for each in specs):
+        hint = 'transformencode with "recode" gives words their codes; transformapply(..., embedding=E) looks their rows up.'
+        raise DMLValueError(f"{what} cannot do word_embedding.", hint=hint)
 
 
 @builtin(
@@ -40,6 +53,9 @@ def transform_apply(caller: Caller, target: Frame, spec: str, meta: Frame) -> An
 )
 def decode(caller: Caller, target: Any, spec: str, meta: Frame) -> Frame:
     learnt = _learnt(spec, meta, len(meta.names))
+    for each in learnt:
+        if each.spec.code in ("words", "vector"):
+            raise DMLValueError(f"Column {each.name!r} was made of words, which cannot be had back from numbers.")
     array, place, columns = caller.array(target), 0, []
     if array.shape[1] != sum(each.width for each in learnt):
         raise DMLShapeError(
@@ -110,16 +126,24 @@ def _learnt(spec: str, meta: Frame, width: int) -> list[LearntColumn]:
     ]
 
 
-def _encoded(cells: list[list[Any]], learnt: list[LearntColumn]) -> Any:
+def _encoded(cells: list[list[Any]], learnt: list[LearntColumn], vectors: Any = None) -> Any:
     rows = len(cells[0]) if cells else 0
     keep = np.ones(rows, dtype=bool)
     for column, each in zip(cells, learnt, strict=True):
         if each.spec.omit:
             keep &= ~np.array([missing(cell) for cell in column])
-    parts = [_spread(apply(column, each)[keep], each) for column, each in zip(cells, learnt, strict=True)]
+    parts = [_part(column, each, vectors)[keep] for column, each in zip(cells, learnt, strict=True)]
     if any(is_sparse(part) for part in parts):
         return well_formed(sparse.hstack(parts, format="csr"))
     return np.hstack(parts) if parts else np.zeros((rows, 0))
+
+
+def _part(column: list[Any], learnt: LearntColumn, vectors: Any) -> Any:
+    """The columns of the matrix that one of the frame becomes."""
+    if learnt.spec.code == "words":
+        return counted([None if missing(cell) else token(cell) for cell in column], learnt.codes)
+    codes = apply(column, learnt)
+    return embedded(codes, vectors) if learnt.spec.code == "vector" else _spread(codes, learnt)
 
 
 def _spread(codes: Any, learnt: LearntColumn) -> Any:

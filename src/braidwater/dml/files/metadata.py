@@ -11,8 +11,9 @@ from typing import Any
 from braidwater.dml.values import SCHEMA
 from braidwater.errors import DMLValueError
 
-OF_SYSTEMDS = ("hdf5", "json", "proto", "cog", "delta", "jsonl", "federated")
-FORMATS = ("csv", "text", "mm", "binary", "libsvm", "parquet", "table")
+OF_SYSTEMDS = ("proto", "cog", "delta", "federated")
+FORMATS = ("csv", "text", "mm", "binary", "libsvm", "parquet", "hdf5", "json", "table")
+ALSO = {"jsonl": "json"}
 TYPES = {"double": "double", "int": "int", "integer": "int", "boolean": "boolean", "string": "string",
          "fp64": "double", "fp32": "double", "int64": "int", "int32": "int", "uint8": "int", "bitset": "boolean",
          "character": "string", "unknown": "double"}  # fmt: skip
@@ -34,6 +35,7 @@ class Metadata:
     default: float = 0.0
     na_strings: tuple[str, ...] = ()
     schema: tuple[str, ...] = ()
+    dataset: str | None = None
     further: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -70,7 +72,9 @@ def updated(metadata: Metadata, said: Mapping[str, Any], where: str) -> Metadata
             changes[name] = TYPES.get(str(value).lower(), "double")
         elif name in ("header", "fill"):
             changes[name] = value if isinstance(value, bool) else str(value).upper() == "TRUE"
-        elif name in ("sep", "format", "data_type"):
+        elif name == "format":
+            changes[name] = ALSO.get(str(value), str(value))
+        elif name in ("sep", "data_type", "dataset"):
             changes[name] = str(value)
         elif name in Metadata.__dataclass_fields__ and name != "further":
             changes[name] = value
@@ -122,6 +126,8 @@ def write_metadata(path: Path, metadata: Metadata) -> None:
     said["format"] = metadata.format
     if metadata.format == "csv":
         said |= {"header": metadata.header, "sep": metadata.sep}
+    if metadata.dataset is not None:
+        said["dataset"] = metadata.dataset
     if metadata.schema:
         said["schema"] = ",".join(SCHEMA[kind] for kind in metadata.schema)
     beside(path).write_text(json.dumps(said | dict(metadata.further), indent=2) + "\n", encoding="utf-8")

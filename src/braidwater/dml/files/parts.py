@@ -39,14 +39,24 @@ def missing(path: Path) -> DMLNameError:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A place to write to; what was written takes `path`'s place when all is well, and otherwise nothing has changed."""
+    """A place to write a file or folder to.
+
+    What was written takes `path`'s place when all is well, and otherwise nothing has changed.
+    """
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
     place = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
         yield place
-        if path.is_dir():
-            shutil.rmtree(path)
+        if path.is_dir() or place.is_dir():  # no folder takes the place of anything but an empty one
+            _removed(path)
         os.replace(place, path)
     finally:
-        place.unlink(missing_ok=True)
+        _removed(place)
+
+
+def _removed(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

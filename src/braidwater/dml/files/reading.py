@@ -11,8 +11,11 @@ import numpy as np
 from braidwater.dml.context import Context
 from braidwater.dml.exchange import frame_of_arrow, from_table
 from braidwater.dml.files.coordinates import read_libsvm, read_matrix_market, read_text
+from braidwater.dml.files.hdf5 import read_hdf5
+from braidwater.dml.files.json_lines import read_json
+from braidwater.dml.files.lists import read_list
 from braidwater.dml.files.metadata import Metadata, beside, checked, read_metadata, updated
-from braidwater.dml.files.parts import missing
+from braidwater.dml.files.parts import missing, parts_of
 from braidwater.dml.interpreter.arguments import inferred
 from braidwater.dml.values import Frame
 from braidwater.errors import DMLValueError
@@ -26,6 +29,9 @@ ENDINGS = {
     ".ijv": "text",
     ".libsvm": "libsvm",
     ".svm": "libsvm",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".json": "json",
 }
 
 
@@ -43,8 +49,10 @@ def read_value(address: str, said: Mapping[str, Any], context: Context) -> Any:
     _conflicts(path, said)
     if metadata.data_type == "scalar":
         return _scalar(path, metadata)
+    if metadata.data_type == "list":
+        return read_list(path, metadata, lambda address, options: read_value(address, options, context))
     kind = metadata.format or _format(path)
-    if kind == "table":
+    if kind in ("table", "parquet"):
         return _of_table(str(path), metadata, context)
     if metadata.data_type == "frame":
         found: Any = _frame(path, kind, metadata)
@@ -65,6 +73,10 @@ def _matrix(path: Path, kind: str, metadata: Metadata) -> Any:
         return read_matrix_market(path)
     if kind == "libsvm":
         return read_libsvm(path, metadata)
+    if kind == "hdf5":
+        return read_hdf5(path, metadata)
+    if kind == "json":
+        return read_json(path, metadata).to_matrix()
     return read_binary(path)
 
 
@@ -73,6 +85,8 @@ def _frame(path: Path, kind: str, metadata: Metadata) -> Frame:
         from braidwater.dml.files.delimited import read_csv_frame
 
         return read_csv_frame(path, metadata)
+    if kind == "json":
+        return read_json(path, metadata)
     if kind == "binary":
         import pyarrow as pa
         import pyarrow.feather as feather
@@ -85,7 +99,8 @@ def _frame(path: Path, kind: str, metadata: Metadata) -> Frame:
                 f"{path.name} is no frame in this package's binary format: {error}.", hint=hint
             ) from None
     raise DMLValueError(
-        f"A frame cannot be read from the format {kind!r}.", hint="Frames are csv, binary, or tables such as Parquet."
+        f"A frame cannot be read from the format {kind!r}.",
+        hint="Frames are csv, json, binary, or tables such as Parquet.",
     )
 
 
@@ -141,6 +156,10 @@ def _format(path: Path) -> str:
         return "mm"
     if begin.startswith((b"\x93NUMPY", b"PK")):
         return "binary"
+    if begin.startswith(b"\x89HDF"):
+        return "hdf5"
+    if begin.lstrip().startswith((b"{", b"[{")):
+        return "json"
     if begin.startswith(b"PAR1"):
         return "table"
     line = begin.split(b"\n", 1)[0]
@@ -155,8 +174,12 @@ def _format(path: Path) -> str:
 
 def _of_table(address: str, metadata: Metadata, context: Context) -> Any:
     from braidwater.tables import table as open_table  # slow to import, and most files are no tables
+    from braidwater.tables.parquet import ParquetTable
 
-    table = open_table(address)
+    if metadata.format == "parquet" and not address.endswith(".parquet"):
+        table: Any = ParquetTable([str(part) for part in parts_of(Path(address))], name=Path(address).name)
+    else:
+        table = open_table(address)
     found = frame_of_arrow(table.to_arrow()) if metadata.data_type == "frame" else from_table(table, address, context)
     checked(Path(address), metadata, found.shape)
     return found

@@ -12,6 +12,9 @@ import numpy as np
 from braidwater.dml.context import Context
 from braidwater.dml.exchange import to_python
 from braidwater.dml.files.coordinates import write_libsvm, write_matrix_market, write_text
+from braidwater.dml.files.hdf5 import write_hdf5
+from braidwater.dml.files.json_lines import write_json
+from braidwater.dml.files.lists import write_list
 from braidwater.dml.files.metadata import Metadata, updated, write_metadata
 from braidwater.dml.files.parts import replacing
 from braidwater.dml.interpreter.printing import text_of
@@ -23,18 +26,24 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+ENDINGS = {".parquet": "table", ".arrow": "table", ".csv": "csv", ".h5": "hdf5", ".hdf5": "hdf5", ".json": "json",
+           ".jsonl": "json", ".ndjson": "json"}  # fmt: skip
+"""The formats of files by their endings, where no other is said; of any other ending it is text."""
+
+
 def write_value(value: Any, address: str, said: Mapping[str, Any], context: Context) -> None:
-    """Write a matrix, frame or scalar. What was there stays until all is written."""
+    """Write a matrix, frame, scalar or list. What was there stays until all is written."""
     if "::" in address or "://" in address:
         _write_table(value, address)
         return
     path = context.directory / address
     metadata = updated(Metadata(), {name: each for name, each in said.items() if name not in ("rows", "cols")}, "write")
-    kind = metadata.format or (
-        "table" if path.suffix in (".parquet", ".arrow") else "csv" if path.suffix == ".csv" else "text"
-    )
+    kind = metadata.format or ENDINGS.get(path.suffix, "text")
+    if kind == "parquet" and path.suffix == ".parquet":
+        kind = "table"
     if isinstance(value, ListValue):
-        raise DMLTypeError("A list cannot be written.", hint="Write its items one by one.")
+        write_list(value, path, said, lambda item, place, options: write_value(item, place, options, context))
+        return
     if isinstance(value, Frame):
         kind = "csv" if kind == "text" else kind
         _write_frame(value, path, kind, metadata)
@@ -47,7 +56,7 @@ def write_value(value: Any, address: str, said: Mapping[str, Any], context: Cont
             place.write_text(text_of(value) + "\n", encoding="utf-8")
         kind = "text"
         described = Metadata("scalar", {"integer": "int"}.get(kind_of(value), kind_of(value)))
-    if kind not in ("table", "parquet"):
+    if kind != "table":
         rows, cols = getattr(value, "shape", (None, None))
         write_metadata(path, replace(described, format=kind, rows=rows, cols=cols))
 
@@ -63,14 +72,28 @@ def _write_matrix(value: Any, path: Path, kind: str, metadata: Metadata) -> None
         write_matrix_market(value, path)
     elif kind == "libsvm":
         write_libsvm(value, path)
+    elif kind == "hdf5":
+        write_hdf5(value, path, metadata)
+    elif kind == "json":
+        write_json(value, path)
     elif kind == "binary":
         with replacing(path) as place, place.open("wb") as file:
             if is_sparse(value):
                 sparse.save_npz(file, value, compressed=False)
             else:
                 np.save(file, value, allow_pickle=False)
+    elif kind == "parquet":
+        _write_parquet(value, path)
     else:
         _write_table(value, path)
+
+
+def _write_parquet(value: Any, path: Path) -> None:
+    """A file of any name: that of a table would have to end in .parquet."""
+    import pyarrow.parquet as pq
+
+    with replacing(path) as place:
+        pq.write_table(_table(value), str(place))
 
 
 def _write_table(value: Any, address: str | Path) -> None:
@@ -89,12 +112,16 @@ def _write_frame(value: Frame, path: Path, kind: str, metadata: Metadata) -> Non
 
         with replacing(path) as place:
             feather.write_feather(to_python(value), str(place), compression="uncompressed")
-    elif kind in ("table", "parquet"):
+    elif kind == "json":
+        write_json(value, path)
+    elif kind == "parquet":
+        _write_parquet(value, path)
+    elif kind == "table":
         _write_table(value, path)
     else:
         raise DMLValueError(
             f"A frame cannot be written in the format {kind!r}.",
-            hint="Frames are csv, binary, or tables such as Parquet.",
+            hint="Frames are csv, json, binary, or tables such as Parquet.",
         )
 
 

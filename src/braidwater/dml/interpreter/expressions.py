@@ -119,6 +119,7 @@ class Expressions:
         if type(a) not in USUAL or type(b) not in USUAL or op in SAME or self._interpreter.context.strict:
             if isinstance(a, Frame) or isinstance(b, Frame):
                 return self._compared(op, a, b, span)
+            a, b = self._number_in(a, b), self._number_in(b, a)
             op = self._checked(op, a, b, span)
         try:
             if type(a) in SCALARS and type(b) in SCALARS and op != "%*%":
@@ -128,7 +129,7 @@ class Expressions:
                     raise DMLTypeError("'%*%' multiplies matrices.", hint="Numbers are multiplied by *.")
                 if (
                     (isinstance(a, Lazy) or isinstance(b, Lazy))
-                    and op not in BOOLEAN
+                    and (op not in BOOLEAN or self._block.defers_comparisons)
                     and not isinstance(a, str)
                     and not isinstance(b, str)
                 ):
@@ -173,6 +174,13 @@ class Expressions:
         if strict and all(matrix) and op != "%*%":
             self._refuse_vector_first(op, a, b, span)
         return op
+
+    def _number_in(self, value: Any, other: Any) -> Any:
+        """A text that stands beside a matrix as the number that it holds, where it holds one."""
+        if isinstance(value, str) and is_matrix_value(other) and not self._interpreter.context.strict:
+            number = scalars.number_in(value)
+            return value if number is None else number
+        return value
 
     def _kind(self, value: Any) -> str:
         if isinstance(value, Lazy):

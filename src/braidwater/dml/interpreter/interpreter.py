@@ -8,12 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from braidwater.dml.context import Context
 from braidwater.dml.interpreter.arguments import inferred, needed
 from braidwater.dml.interpreter.assignment import assign_cells
 from braidwater.dml.interpreter.calls import Calls
 from braidwater.dml.interpreter.expressions import Expressions
 from braidwater.dml.interpreter.lazy import Block, Lazy, settled
+from braidwater.dml.interpreter.liveness import assigned
+from braidwater.dml.interpreter.replay import Replays
 from braidwater.dml.interpreter.scope import Loader, Module, Scope, unknown
 from braidwater.dml.runtime.deferred import whole
 from braidwater.dml.syntax.nodes import (
@@ -39,25 +43,28 @@ STACK = 10_000  # of Python's calls: a script's calls may nest 200 deep, and eac
 class Interpreter:
     """One run of a script: its arguments, scopes, and the block of operators that wait."""
 
-    def __init__(self, context: Context, arguments: Mapping[str, Any], loader: Loader) -> None:
+    def __init__(
+        self, context: Context, arguments: Mapping[str, Any], loader: Loader, block: Block | None = None
+    ) -> None:
         self.context = context
         self.arguments = arguments
         self.loader = loader
-        self.block = Block(context)
+        self.block = block or Block(context)
         self.block.forget = self._forget
         self.block.name_of = self._name_of
         self.expressions = Expressions(self)
         self.calls = Calls(self)
         self.scopes: list[Scope] = []
+        self.replays = Replays(self)
 
     def run(self, module: Module, variables: Mapping[str, Any], outputs: Sequence[str] | None) -> dict[str, Any]:
         """Run a script on `variables`; the values of `outputs` (of all variables where that is None) come back."""
         for argument in needed(module.script.statements):  # one that is missing is told before the work, not after
             self.argument(argument)
-        names = _assigned(module.script.statements) if outputs is None else outputs
+        names = assigned(module.script.statements) if outputs is None else outputs
         scope = Scope(module, module.liveness_until(names), dict(variables), outputs or ())
         self.scopes.append(scope)
-        with _deep_stack():
+        with _deep_stack(), np.errstate(all="ignore"):
             self.run_statements(module.script.statements, scope)
             scope.live = scope.liveness.at_end
             self._forget()
@@ -69,11 +76,17 @@ class Interpreter:
         return {name: whole(scope.variables[name], self.context) for name in names if name in scope.variables}
 
     def run_statements(self, statements: Sequence[Statement], scope: Scope) -> None:
-        for statement in statements:
-            scope.live = scope.liveness.during(statement)
-            self._statement(statement, scope)
+        """Run statements: recorded ones again, others one by one."""
+        place, end = 0, len(statements)
+        while place < end:
+            done = self.replays.run(statements, place, scope)
+            if not done:
+                self.run_statement(statements[place], scope)
+                done = 1
+            place += done
 
-    def _statement(self, statement: Statement, scope: Scope) -> None:
+    def run_statement(self, statement: Statement, scope: Scope) -> None:
+        scope.live = scope.liveness.during(statement)
         match statement:
             case Assign():
                 self._assign(statement, scope)
@@ -201,28 +214,6 @@ class Interpreter:
             for name, value in scope.variables.items():
                 if isinstance(value, Lazy):
                     scope.variables[name] = self.block.force(value)
-
-
-def _assigned(statements: Sequence[Statement]) -> list[str]:
-    """The variables that a script assigns to, in order."""
-    found: dict[str, None] = {}
-    waiting = list(reversed(statements))
-    while waiting:
-        match waiting.pop():
-            case Assign(target=target):
-                found[target.name] = None
-            case AssignMany(targets=targets):
-                found.update(dict.fromkeys(target.name for target in targets))
-            case If(branches=branches, otherwise=otherwise):
-                waiting.extend(reversed([*(each for branch in branches for each in branch.body), *otherwise]))
-            case While(body=body):
-                waiting.extend(reversed(body))
-            case For(variable=variable, body=body):
-                found[variable] = None
-                waiting.extend(reversed(body))
-            case _:
-                pass
-    return list(found)
 
 
 @contextmanager

@@ -8,13 +8,14 @@ read again, or an expression under way.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from braidwater.dml.context import Context
 from braidwater.dml.hops import Dag, Hop
+from braidwater.dml.hops.node import HasFacts
 from braidwater.dml.interpreter.plain import evaluate_plainly
 from braidwater.dml.operators import OPERATORS
 from braidwater.dml.runtime.evaluate import evaluate
@@ -47,6 +48,9 @@ class Lazy:
 class Block:
     """The operators that wait. `forget` is called before they are computed, to drop variables that nobody reads again."""
 
+    operators: ClassVar[Mapping[str, HasFacts]] = OPERATORS
+    defers_comparisons = False  # of numbers: their value decides where a script goes on
+
     def __init__(self, context: Context) -> None:
         self.context = context
         self.forget: Callable[[], None] = lambda: None
@@ -54,7 +58,7 @@ class Block:
         self._begin()
 
     def _begin(self) -> None:
-        self.dag = Dag(OPERATORS)
+        self.dag = Dag(self.operators)
         self.waiting: dict[int, weakref.ref[Lazy]] = {}
         self._leaves: dict[int, Hop] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from braidwater.dml.syntax.nodes import (
     Assign,
@@ -33,6 +34,9 @@ class Liveness:
         self._during: dict[int, Names] = {}
         self._after: dict[int, Names] = {}
         self.at_end = frozenset(at_end)
+        self.stretches: dict[
+            int, Any
+        ] = {}  # what was recorded of these statements (`braidwater.dml.interpreter.replay`)
         self.before = self._block(statements, self.at_end)
 
     def during(self, statement: Statement) -> Names:
@@ -113,6 +117,28 @@ def names_in(statements: Iterable[Statement]) -> Names:
                 found = found.union(*map(read, ends))
         found = found.union(*map(names_in, bodies(statement)))
     return frozenset(found)
+
+
+def assigned(statements: Iterable[Statement]) -> list[str]:
+    """The variables that statements assign to, those inside of branches and loops too, in order."""
+    found: dict[str, None] = {}
+    waiting = list(statements)[::-1]
+    while waiting:
+        match waiting.pop():
+            case Assign(target=target):
+                found[target.name] = None
+            case AssignMany(targets=targets):
+                found.update(dict.fromkeys(target.name for target in targets))
+            case If(branches=branches, otherwise=otherwise):
+                waiting.extend(reversed([*(each for branch in branches for each in branch.body), *otherwise]))
+            case While(body=body):
+                waiting.extend(reversed(body))
+            case For(variable=variable, body=body):
+                found[variable] = None
+                waiting.extend(reversed(body))
+            case _:
+                pass
+    return list(found)
 
 
 def bodies(statement: Statement) -> list[list[Statement]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from braidwater.dml.scipy_on_demand import sparse
-from braidwater.dml.values import Frame, ListValue, is_matrix, is_sparse
+from braidwater.dml.values import SCHEMA, Frame, ListValue, is_matrix, is_sparse
 
 
 def text_of(value: Any) -> str:
@@ -82,7 +82,7 @@ def _frame(frame: Frame, rows: int, cols: int, decimal: int, sep: str, linesep: 
     shown = frame.take(slice(0, rows), range(min(cols, len(frame.names))))
     height, width = frame.shape
     head = f"# FRAME: nrow = {height}, ncol = {width}{linesep}# {sep.join(shown.names)}{linesep}"
-    kinds = f"# {sep.join(kind.upper() for kind in shown.types)}{linesep}"
+    kinds = f"# {sep.join(SCHEMA[kind] for kind in shown.types)}{linesep}"
     return head + kinds + "".join(sep.join(_cell(cell, decimal) for cell in row) + linesep for row in shown.rows())
 
 

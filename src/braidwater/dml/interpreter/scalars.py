@@ -1,26 +1,16 @@
-"""Arithmetic of scalars, with the numbers of the language's reference implementation (64-bit integers and doubles of Java)."""
+"""Operators of scalars, strings among them; the arithmetic is `braidwater.dml.operators.numbers`."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable
 
 import numpy as np
 
 from braidwater.dml.interpreter.printing import text_of
 from braidwater.dml.operators.cellwise import UNARY
+from braidwater.dml.operators.numbers import COMPARE, arithmetic, to_integer
 from braidwater.dml.values import Scalar, kind_of, with_article
 from braidwater.errors import DMLTypeError
 
-LONGEST = 2**63 - 1
-COMPARE: dict[str, Callable[[Scalar, Scalar], bool]] = {
-    "<": lambda a, b: a < b,  # type: ignore[operator]
-    "<=": lambda a, b: a <= b,  # type: ignore[operator]
-    ">": lambda a, b: a > b,  # type: ignore[operator]
-    ">=": lambda a, b: a >= b,  # type: ignore[operator]
-    "==": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
-}
+__all__ = ["binary", "function", "to_integer", "unary"]
 
 
 def binary(op: str, a: Scalar, b: Scalar) -> Scalar:
@@ -33,13 +23,7 @@ def binary(op: str, a: Scalar, b: Scalar) -> Scalar:
     """
     if isinstance(a, str) or isinstance(b, str):
         return _text(op, a, b)
-    if op in COMPARE:
-        return COMPARE[op](a, b)
-    if op in ("&", "|"):
-        return bool(a) and bool(b) if op == "&" else bool(a) or bool(b)
-    if type(a) is int and type(b) is int and op not in ("/", "^"):
-        return _integers(op, a, b)
-    return _doubles(op, float(a), float(b))
+    return arithmetic(op, a, b)
 
 
 def _text(op: str, a: Scalar, b: Scalar) -> Scalar:
@@ -53,50 +37,16 @@ def _text(op: str, a: Scalar, b: Scalar) -> Scalar:
     )
 
 
-def _integers(op: str, a: int, b: int) -> int:
-    if op == "+":
-        return a + b
-    if op == "-":
-        return a - b
-    if op == "*":
-        return a * b
-    return to_integer(_doubles(op, float(a), float(b)))
+def number_in(text: str) -> float | None:
+    """The number that a text holds, as the cells of frames do that were read without a schema; None where it holds none.
 
-
-def to_integer(value: float) -> int:
-    """Java's cast: towards zero, NaN to 0, what is too large to the largest.
-
-    >>> to_integer(-2.7), to_integer(float("nan")), to_integer(float("-inf"))
-    (-2, 0, -9223372036854775808)
+    >>> number_in("1e3"), number_in("graz")
+    (1000.0, None)
     """
-    if math.isnan(value):
-        return 0
-    return int(max(-LONGEST - 1, min(LONGEST, value))) if math.isinf(value) else int(value)
-
-
-def _doubles(op: str, a: float, b: float) -> float:
     try:
-        match op:
-            case "+":
-                return a + b
-            case "-":
-                return a - b
-            case "*":
-                return a * b
-    except OverflowError:
-        return math.inf
-    with np.errstate(all="ignore"):
-        x, y = np.float64(a), np.float64(b)
-        match op:
-            case "/":
-                return float(x / y)
-            case "^":
-                return float(x**y)
-            case "%%":
-                return float(np.fmod(x, y))
-            case "%/%":
-                return float(np.trunc(x / y))
-    raise DMLTypeError(f"'{op}' is no operator of numbers.")
+        return float(text)
+    except ValueError:
+        return None
 
 
 def unary(op: str, a: Scalar) -> Scalar:

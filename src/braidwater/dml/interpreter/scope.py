@@ -24,6 +24,9 @@ class Module:
     directory: Path = field(default_factory=Path)
     _liveness: dict[Any, Liveness] = field(default_factory=dict)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_liveness": {}}  # it goes by the identity of statements
+
     @property
     def functions(self) -> dict[str, Function]:
         return self.script.functions

@@ -21,6 +21,8 @@ SPARSE_BELOW = 0.2  # a matrix with a smaller share of cells is expected in CSR
 SPARSE_PRODUCT = 0.8e-9  # seconds of a non-zero cell and a column of the other, dense matrix
 SPARSE_SPARSE = 15e-9  # seconds of a product of two cells when both sides are sparse
 SPARSE_CELLWISE = 2.5e-9  # seconds of a non-zero cell in a cell-wise operation of CSR
+CACHED = 16 << 20  # bytes that stay in the third-level cache from one operator to the next
+CACHE_SPEED = 4  # times the rate of memory
 CSR_CALL = 45e-6  # seconds to make a CSR matrix, however small, with scipy's checks
 SAMPLED_CELL = 1e-9  # seconds of a cell of a sampled product, over and above its multiplications
 SAMPLED_PRODUCT = 0.5e-9  # seconds of one of these
@@ -81,14 +83,19 @@ def seconds(hop: Hop, machine: Machine = REFERENCE) -> float:
         return 0.0
     if not hop.facts.is_matrix and not any(each.facts.is_matrix for each in hop.inputs):
         return CALL / 10
-    moved = sum(memory(each.facts) for each in hop.inputs) / machine.memory_rate
     if hop.op == "t" and not is_sparse(hop.facts):
         return CALL  # a view
-    if hop.op != "index" or not hop.facts.is_vector:
-        moved += memory(hop.facts) / machine.blas_bytes
-    moved += sum(_turned(hop, each) for each in hop.inputs if each.op == "t")
+    turned = sum(_turned(hop, each) for each in hop.inputs if each.op == "t")
     call = CSR_CALL if any(is_sparse(each.facts) for each in (hop, *hop.inputs)) else CALL
-    return call + moved + PRICES.get(hop.op, _cellwise)(hop, machine)
+    return call + traffic(hop, machine) + turned + PRICES.get(hop.op, _cellwise)(hop, machine)
+
+
+def traffic(hop: Hop, machine: Machine = REFERENCE) -> float:
+    """The part of `seconds` in which an operator waits for memory, or for the cache where all that it moves lies there."""
+    read = sum(memory(each.facts) for each in hop.inputs)
+    written = memory(hop.facts) if hop.op != "index" or not hop.facts.is_vector else 0.0
+    moved = read / machine.memory_rate + written / machine.blas_bytes
+    return moved if read + written > CACHED else moved / CACHE_SPEED
 
 
 def _turned(hop: Hop, view: Hop) -> float:

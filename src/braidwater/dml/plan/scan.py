@@ -82,7 +82,8 @@ class Scan:
 
     def _rows_of_block(self, rows: int) -> int:
         widest = max((hop.facts.cols or 1 for hop in self.folds if hop.op in ("tmatmul", "tsmm")), default=0)
-        return int(min(max(rows, FEWEST_ROWS, min(widest, 1024)), self.rows))
+        rows = int(min(max(rows, FEWEST_ROWS, min(widest, 1024)), self.rows))
+        return -(-self.rows // max(round(self.rows / rows), 1))  # of equal sizes: a short last one costs like any other
 
 
 def _width(hops: Iterable[Hop]) -> int:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from braidwater.dml.hops import Hop
-from braidwater.dml.plan.cost import CELL, CELLWISE, PLAIN_CELL, cells, is_sparse, memory
-from braidwater.dml.plan.scan import PRODUCTS, Scan, aligned_inputs, can_align, can_fold, constant_inputs
+from braidwater.dml.plan.cost import CACHE_SPEED, CACHED, CELL, CELLWISE, PLAIN_CELL, cells, is_sparse, memory, traffic
+from braidwater.dml.plan.scan import NARROW, PRODUCTS, Scan, aligned_inputs, can_align, can_fold, constant_inputs
 from braidwater.planner.constants import REFERENCE, Machine
 
 Rows = dict[Hop, int | None]
 
 START = 40e-6  # seconds to hand parts to threads and gather their states
 THREADED = 600e-6  # seconds of work from which threads take parts: waking them, and their turns at the interpreter, cost 100 us
-BUFFERS = 20e-6  # seconds to make room for blocks, and to go through the parts
+BUFFERS = 40e-6  # seconds to make room for blocks, and to go through the parts
+NEAR = 2 << 20  # bytes that operators one by one read as fast as a scan; up to CACHED, products do not: BLAS copies
+NARROW_CELL = 3e-9  # seconds of a cell where numpy goes through short rows, which lie column by column in a scan
 STEP = 1.3e-6  # seconds of Python and dispatch for one operator on one block
 WIDE = 4  # times the columns of a value are at least those of the table, if it is made again rather than kept
 FEWEST_CELLS = 20_000  # of all that a scan reads and makes; below that nothing is gained
@@ -42,7 +44,7 @@ def form_scans(
         slower = [
             scan
             for scan in found
-            if not any(map(streamed, scan.sources)) and seconds(scan) >= sum(map(price, scan.members))
+            if not any(source in flowing for source in scan.sources) and seconds(scan) >= _one_by_one(scan, price)
         ]
         if not slower:
             if flowing and _make_again(found, flowing):
@@ -64,13 +66,40 @@ def seconds(scan: Scan, machine: Machine = REFERENCE) -> float:
 
 def work(scan: Scan, machine: Machine = REFERENCE) -> float:
     """Seconds of one thread for the whole scan. Below `THREADED` it is not handed to others."""
-    moved = sum(memory(hop.facts) for hop in scan.sources) / machine.memory_rate
-    moved += sum(memory(hop.facts) for hop in scan.stored) / machine.blas_bytes
+    moved = 0.0
+    if _held(scan) > CACHED:
+        moved += sum(memory(hop.facts) for hop in scan.sources) / machine.memory_rate
+        moved += sum(memory(hop.facts) for hop in scan.stored) / machine.blas_bytes
     return (
         moved
         + sum(_in_cache(hop, machine) for hop in scan.members)
         + scan.rows / scan.block_rows * len(scan.members) * STEP
     )
+
+
+def _one_by_one(scan: Scan, price: Callable[[Hop], float]) -> float:
+    """Seconds of the members of a scan, each for itself."""
+    spent = sum(map(price, scan.members)) + sum(cells(hop.facts) * NARROW_CELL for hop in scan.aligned if _repeats(hop))
+    held = _held(scan)
+    if held > CACHED:
+        return spent
+    copied = [hop for hop in scan.members if _copies(hop)] if held > NEAR else []
+    return spent - sum(map(traffic, scan.members)) + CACHE_SPEED * sum(map(traffic, copied))
+
+
+def _held(scan: Scan) -> float:
+    """Bytes of what a scan reads and makes."""
+    return sum(memory(hop.facts) for hop in [*scan.sources, *scan.aligned])
+
+
+def _copies(hop: Hop) -> bool:
+    return hop.op in (*PRODUCTS, "tmatmul", "tsmm") and not hop.facts.is_vector
+
+
+def _repeats(hop: Hop) -> bool:
+    """Whether a column is repeated along short rows."""
+    cols = hop.facts.cols or 1
+    return hop.op in CELLWISE and 1 < cols <= NARROW and any(each.facts.is_column for each in hop.inputs)
 
 
 def _in_cache(hop: Hop, machine: Machine) -> float:

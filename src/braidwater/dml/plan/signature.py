@@ -24,7 +24,7 @@ def signature(order: Sequence[Hop], roots: Sequence[Hop], values: Mapping[str, A
     for hop in order:
         facts = hop.facts
         if hop.op == "leaf":
-            parts.append(("leaf", *format_of(values[hop.attributes["name"]]), facts.rows, facts.cols, _bucket(facts)))
+            parts.append(("leaf", *format_of(values[hop.attributes["name"]]), facts.rows, facts.cols, bucket(facts)))
         elif hop.op == "literal":
             parts.append(("literal", type(facts.value), facts.value if is_special(facts.value) else None))
         else:
@@ -70,8 +70,8 @@ def format_of(value: Any) -> tuple[str, ...]:
     return (type(value).__name__,)
 
 
-def _bucket(facts: Facts) -> int | None:
-    """Sparsity to a factor of two."""
+def bucket(facts: Facts) -> int | None:
+    """Sparsity to a factor of two; None where nobody counted."""
     return None if facts.nnz is None or not facts.cells else round(log2(max(facts.nnz[1], 1) / facts.cells))
 
 

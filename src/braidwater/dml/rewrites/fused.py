@@ -10,8 +10,9 @@ import numpy as np
 
 from braidwater.dml.hops import Facts
 from braidwater.dml.hops.facts import is_csr
-from braidwater.dml.scipy_on_demand import issparse, sparse
-from braidwater.dml.values import dense, well_formed
+from braidwater.dml.operators.products import product
+from braidwater.dml.scipy_on_demand import sparse
+from braidwater.dml.values import dense
 from braidwater.errors import DMLShapeError
 
 Values = Sequence[Any]
@@ -58,32 +59,26 @@ def _agree(one: int | None, other: int | None, text: str, inputs: Sequence[Facts
 
 def _left_transposed(values: Values, attributes: Attributes) -> Any:
     _agree(values[0].shape[0], values[1].shape[0], "t(A) %*% B", [Facts.of(value) for value in values])
-    return _product(values[0].T, values[1])
+    return product(values[0].T, values[1])
 
 
 def _right_transposed(values: Values, attributes: Attributes) -> Any:
     _agree(values[0].shape[1], values[1].shape[1], "A %*% t(B)", [Facts.of(value) for value in values])
-    return _product(values[0], values[1].T)
-
-
-def _product(left: Any, right: Any) -> Any:
-    """A product in the form of all matrices: scipy's of a transposed one comes by columns."""
-    found = left @ right
-    return well_formed(found) if issparse(found) else found
+    return product(values[0], values[1].T)
 
 
 def _gram(values: Values, attributes: Attributes) -> Any:
     """Half of the products are computed and mirrored: numpy calls BLAS's syrk where both sides are one array."""
-    return _product(values[0].T, values[0])
+    return product(values[0].T, values[0])
 
 
 def _sum_of_products(values: Values, attributes: Attributes) -> float:
     A, B = values
     if is_csr(A) or is_csr(B):
         return float((A.multiply(B) if is_csr(A) else B.multiply(A)).sum())
-    if A.flags.c_contiguous and B.flags.c_contiguous:
-        return float(np.dot(A.reshape(-1), B.reshape(-1)))
-    return float(np.einsum("ij,ij->", A, B))
+    if A.flags.f_contiguous and B.flags.f_contiguous:
+        A, B = A.T, B.T
+    return float(np.vdot(A, B))
 
 
 def _sum_of_squares(values: Values, attributes: Attributes) -> float:
@@ -94,14 +89,14 @@ def _sum_of_squares(values: Values, attributes: Attributes) -> float:
 
 def _sampled(values: Values, attributes: Attributes) -> Any:
     W, U, V = values
-    W = sparse.csr_array(W)
+    W = W if is_csr(W) else sparse.csr_array(W)
     cells = _product_at(W, U, V)
     return sparse.csr_array((cells * W.data, W.indices, W.indptr), shape=W.shape)
 
 
 def _sampled_loss(values: Values, attributes: Attributes) -> float:
     W, X, U, V = values
-    W = sparse.csr_array(W)
+    W = W if is_csr(W) else sparse.csr_array(W)
     gap = _product_at(W, U, V)
     gap -= cells_at(X, W)
     return float(np.dot(W.data * gap, gap))

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from braidwater.dml.hops.facts import is_csr
-from braidwater.dml.operators.products import all_finite, product
+from braidwater.dml.operators.products import product, unspoilt
 from braidwater.dml.values import Array
+
+NARROW = 64  # columns up to which rows are too short for numpy's inner loops
 
 BlockKernel = Callable[..., Any]
 
@@ -58,14 +60,14 @@ def _ifelse(test: Any, yes: Any, no: Any, out: Array) -> None:
 
 
 def _matmul(a: Array, b: Array, out: Array) -> None:
-    if not all_finite(b):
-        out[...] = product(a, b)
-    elif out.shape[1] == 1:
+    if out.shape[1] == 1:
         np.dot(a, b[:, 0], out=out[:, 0])
     elif out.flags.f_contiguous:
         np.matmul(b.T, a.T, out=out.T)
     else:
         np.matmul(a, b, out=out)
+    if not unspoilt(a, b, out):
+        out[...] = product(a, b)
 
 
 def _matmult(a: Array, b: Array, out: Array) -> None:
@@ -105,7 +107,12 @@ def _row_means(a: Array, out: Array) -> None:
 
 def _row_reduction(function: Any) -> BlockKernel:
     def reduce(a: Array, out: Array) -> None:
-        function.reduce(a, axis=1, keepdims=True, out=out)
+        if 1 < a.shape[1] <= NARROW and a.flags.c_contiguous:  # a reduction costs 100 ns a row to begin with
+            function(a[:, :1], a[:, 1:2], out=out)
+            for column in range(2, a.shape[1]):
+                function(out, a[:, column : column + 1], out=out)
+        else:
+            function.reduce(a, axis=1, keepdims=True, out=out)
 
     return reduce
 
@@ -175,11 +182,12 @@ def _tmatmul(a: Any, b: Array) -> Any:
         found = np.dot(a[:, 0], b)[None, :]
     else:
         found = np.matmul(a.T, b)
-    return found if all_finite(found) else product(a.T, b)
+    return found if unspoilt(a.T, b, found) else product(a.T, b)
 
 
 def _tsmm(a: Array) -> Any:
-    return np.matmul(a.T, a)
+    found = np.matmul(a.T, a)
+    return found if unspoilt(a.T, a, found) else product(a.T, a)
 
 
 def _extreme(function: Any, axis: int | None) -> BlockKernel:

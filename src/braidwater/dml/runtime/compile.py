@@ -15,6 +15,7 @@ from braidwater.dml.plan.scans import THREADED, form_scans, work
 from braidwater.dml.plan.signature import abstracted
 from braidwater.dml.rewrites import optimise, rules, total
 from braidwater.dml.runtime.kernels import ALL, Kernel, kernel_of
+from braidwater.dml.runtime.pool import pool_of
 from braidwater.dml.runtime.program import Instruction, Program
 from braidwater.dml.runtime.scan import CompiledScan
 from braidwater.dml.runtime.workers import run_parts
@@ -101,7 +102,8 @@ def _scan_runner(scan: Scan, from_disk: bool) -> Kernel:
             return run_streamed(compiled, values[:sources], values[sources:], context)
         _gather(values, sources, scan.constants, context)
         threads = context.threads if threaded else 1
-        return compiled.run(values[:sources], values[sources:], partial(run_parts, threads=threads))
+        on_threads = partial(run_parts, threads=threads)
+        return compiled.run(values[:sources], values[sources:], on_threads, pool_of(context).scratch)
 
     return run
 

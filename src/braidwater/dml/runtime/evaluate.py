@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from time import perf_counter
 from typing import Any
@@ -15,7 +15,7 @@ from braidwater.dml.hops import Dag, Hop, reachable
 from braidwater.dml.plan.signature import signature
 from braidwater.dml.runtime.compile import compile_block
 from braidwater.dml.runtime.deferred import deferred, expanded, has_deferred, note, to_defer
-from braidwater.dml.runtime.pool import Pool
+from braidwater.dml.runtime.pool import pool_of
 from braidwater.dml.runtime.program import Program
 from braidwater.dml.runtime.workers import blas
 from braidwater.dml.values import is_streamed
@@ -72,36 +72,46 @@ def computed(dag: Dag, roots: Sequence[Hop], context: Context) -> list[Any]:
 
 
 def _planned_and_run(dag: Dag, order: Sequence[Hop], roots: Sequence[Hop], key: Any, context: Context) -> list[Any]:
-    program = _planned(order, roots, dag, key, context)
-    given = [_value(hop, dag) for hop in order]
-    slots: list[Any] = [given[place] for place in program.leaves]
+    program = planned(order, roots, dag.values, key, context)
+    slots = slots_of(program, order, dag.values)
+    dag.values.clear()
+    return run(program, slots, context)
+
+
+def slots_of(program: Program, order: Sequence[Hop], values: Mapping[str, Any]) -> list[Any]:
+    """What a program of the block `order` begins with: the values of leaves by name, and numbers."""
+    slots = [_value(order[place], values) for place in program.leaves]
     slots += [None] * (program.slots - len(slots))
     for slot, value in program.constants:
         slots[slot] = value
-    given.clear()
-    dag.values.clear()
+    return slots
+
+
+def _value(hop: Hop, values: Mapping[str, Any]) -> Any:
+    return values[hop.attributes["name"]] if hop.op == "leaf" else hop.attributes["value"]
+
+
+def run(program: Program, slots: list[Any], context: Context) -> list[Any]:
+    """The values of a program's roots; `slots` is used up."""
+    if context.explain is not None:
+        context.explain.add(program)
     with blas.held(), np.errstate(all="ignore"):
         _run(program, slots, context)
     return [slots[place] for place in program.roots]
 
 
-def _value(hop: Hop, dag: Dag) -> Any:
-    if hop.op == "leaf":
-        return dag.values[hop.attributes["name"]]
-    return hop.attributes["value"] if hop.op == "literal" else None
-
-
-def _planned(order: Sequence[Hop], roots: Sequence[Hop], dag: Dag, key: Any, context: Context) -> Program:
+def planned(
+    order: Sequence[Hop], roots: Sequence[Hop], values: Mapping[str, Any], key: Any, context: Context
+) -> Program:
+    """The program of a block, made or found again under its signature `key`."""
     program = _plans.get(key)
     if program is None:
         begun = perf_counter()
-        streamed = frozenset(name for name, value in dag.values.items() if is_streamed(value))
+        streamed = frozenset(name for name, value in values.items() if is_streamed(value))
         program = compile_block(order, roots, streamed)
         _plans.put(key, program)
         if context.statistics is not None:
             context.statistics.planned(perf_counter() - begun)
-    if context.explain is not None:
-        context.explain.add(program)
     return program
 
 
@@ -126,14 +136,6 @@ def _run(program: Program, slots: list[Any], context: Context) -> None:
         del values, made
         if statistics is not None:
             statistics.ran(instruction, perf_counter() - begun)
-
-
-def pool_of(context: Context) -> Pool:
-    """The pool of this run, with the run's memory option as its budget."""
-    if context.pool is None:
-        context.pool = Pool(context.memory)
-    pool: Pool = context.pool
-    return pool
 
 
 class _Plans:

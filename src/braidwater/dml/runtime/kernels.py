@@ -14,17 +14,19 @@ from braidwater.dml.hops.facts import is_csr
 from braidwater.dml.operators import OPERATORS
 from braidwater.dml.operators.cellwise import BINARY
 from braidwater.dml.operators.indexing import assign
-from braidwater.dml.operators.products import all_finite
+from braidwater.dml.operators.numbers import NUMBERS
+from braidwater.dml.operators.products import unspoilt
 from braidwater.dml.plan.cost import CELLWISE
 from braidwater.dml.rewrites import FUSED
-from braidwater.dml.runtime.block_kernels import MAPS
+from braidwater.dml.runtime.block_kernels import MAPS, NARROW
 from braidwater.dml.runtime.workers import blas
 
-ALL: Mapping[str, Any] = {**OPERATORS, **FUSED}
+ALL: Mapping[str, Any] = {**OPERATORS, **FUSED, **NUMBERS}
 """Every operator that a plan may hold."""
 
 THREADED = frozenset(["matmul", "tmatmul", "matmult", "tsmm", "solve", "inv", "cholesky", "eigen", "svd", "qr"])
 REUSED = 1 << 17  # bytes from which a dead input's memory is written again: fresh memory costs page faults
+ROWS = frozenset({"rowSums", "rowMeans", "rowMins", "rowMaxs"})
 MANY_FLOPS = 2e7  # of a product: below that starting BLAS's threads costs more than they save
 
 Kernel = Callable[[list[Any], Context], list[Any]]
@@ -34,9 +36,11 @@ def kernel_of(hop: Hop) -> Kernel:
     """The kernel of one operator: takes the inputs' values, returns a list with its value."""
     if hop.op in CELLWISE and hop.op in MAPS and hop.facts.is_matrix and hop.facts.known:
         return _cellwise(hop)
+    if hop.op in ROWS and hop.facts.rows is not None and 1 < (hop.inputs[0].facts.cols or 0) <= NARROW:
+        return _of_narrow_rows(hop)
     if hop.op in BINARY and not any(each.facts.is_matrix for each in hop.inputs):
         return _of_numbers(hop)
-    if hop.op in THREADED and _flops(hop) > MANY_FLOPS:
+    if hop.op in THREADED and flops(hop) > MANY_FLOPS:
         return _threaded(hop)
     if hop.op == "matmul":
         return _product(hop)
@@ -88,6 +92,20 @@ def _cellwise(hop: Hop) -> Kernel:
     return run
 
 
+def _of_narrow_rows(hop: Hop) -> Kernel:
+    """Sums and extremes of short rows."""
+    kernel, shape, slow = MAPS[hop.op], (hop.facts.rows or 0, 1), _plain(hop)
+
+    def run(values: list[Any], context: Context) -> list[Any]:
+        if is_csr(values[0]):
+            return slow(values, context)
+        out = np.empty(shape)
+        kernel(values[0], out)
+        return [out]
+
+    return run
+
+
 def _dead(values: list[Any], shape: tuple[int, int]) -> Any:
     """An input that only `values` holds, to write the result over it."""
     for place in range(len(values)):
@@ -106,7 +124,7 @@ def _product(hop: Hop) -> Kernel:
         A, B = values
         if type(A) is np.ndarray and type(B) is np.ndarray:
             found = A @ B
-            if all_finite(found):
+            if unspoilt(A, B, found):
                 return [found]
         return slow(values, context)
 
@@ -125,7 +143,7 @@ def _threaded(hop: Hop) -> Kernel:
     return run
 
 
-def _flops(hop: Hop) -> float:
+def flops(hop: Hop) -> float:
     rows, cols = (size or 1000 for size in hop.inputs[0].facts.shape)
     if hop.op in ("solve", "inv", "cholesky", "eigen", "svd", "qr"):
         return float(rows) * cols * min(rows, cols)

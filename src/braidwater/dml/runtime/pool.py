@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from braidwater.dml.context import Context
 from braidwater.dml.runtime.reuse import Reuse
 from braidwater.dml.values import Array
 from braidwater.errors import BudgetError, CacheError
 from braidwater.options import current_options, format_bytes
 
 SMALLEST = 1 << 20  # bytes: smaller matrices are not worth a file, and are not counted
+IDLE = 16 << 20  # bytes of scratch memory at most
 COPIED = 8 << 20  # bytes that are written to a mapping before its pages are let go
 OWN_SHARE = 0.5  # of the budget at most is held without a file; the rest is for pages of spilled matrices
 
@@ -32,6 +34,41 @@ class _Held:
     size: int
     mapping: mmap.mmap | None = None
     resident: bool = True
+
+
+def pool_of(context: Context) -> Pool:
+    """The pool of a run, with the run's memory option as its budget."""
+    if context.pool is None:
+        context.pool = Pool(context.memory)
+    pool: Pool = context.pool
+    return pool
+
+
+class Scratch:
+    """Memory for values that nobody keeps: fresh memory costs a page fault for each 4 KB, which is more than writing to it.
+
+    `take` gives an array of any content, `give` gets it back when nobody reads it any more. At most `budget` bytes lie idle.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.idle = 0
+        self._arrays: dict[tuple[int, int], list[Array]] = {}
+
+    def take(self, shape: tuple[int, int]) -> Array:
+        try:
+            found = self._arrays[shape].pop()  # at once, whatever other threads do
+        except (KeyError, IndexError):
+            return np.empty(shape)
+        self.idle -= found.nbytes
+        return found
+
+    def give(self, *arrays: Array) -> None:
+        for array in arrays:
+            self.idle += array.nbytes
+            if self.idle > self.budget:
+                self._arrays, self.idle = {}, array.nbytes
+            self._arrays.setdefault(array.shape, []).append(array)
 
 
 class Pool:
@@ -53,6 +90,7 @@ class Pool:
         self.spills = 0
         self.largest = 0
         self.reuse = Reuse()
+        self.scratch = Scratch(min(IDLE, budget // 16))
 
     @property
     def resident(self) -> int:

@@ -39,14 +39,14 @@ class Reuse:
         self, dag: Dag, order: Sequence[Hop], roots: Sequence[Hop], key: Any, compute: Compute
     ) -> tuple[Dag, list[Hop]] | None:
         """The block with its invariant operators as leaves, or None where it has none. `key` is the signature of the block."""
-        if not any(hop.op == "leaf" and (hop.facts.cells or 0) > LARGE for hop in order):
+        if not has_large(order):
             return None
         same = self._same(dag, order, key)
         if not same:
             return None
         places = self._places.get((key, same))
         if places is None:
-            places = self._places[key, same] = _invariant(order, roots, same)
+            places = self._places[key, same] = invariant(order, same)
         values = {order[place]: self._value(dag, order, place, key, compute) for place in places}
         return _replaced(dag, order, roots, values) if values else None
 
@@ -80,6 +80,11 @@ class Reuse:
         return value
 
 
+def has_large(order: Sequence[Hop]) -> bool:
+    """Whether a block reads a matrix from which something might be worth keeping."""
+    return any(hop.op == "leaf" and (hop.facts.cells or 0) > LARGE for hop in order)
+
+
 def _reference(value: Any) -> Any:
     try:
         return weakref.ref(value)
@@ -87,7 +92,7 @@ def _reference(value: Any) -> Any:
         return None
 
 
-def _invariant(order: Sequence[Hop], roots: Sequence[Hop], same: frozenset[int]) -> list[int]:
+def invariant(order: Sequence[Hop], same: frozenset[int]) -> list[int]:
     """Places of the largest expressions of the `same` leaves that are worth keeping."""
     fixed: dict[Hop, bool] = {}
     spent: dict[Hop, float] = {}

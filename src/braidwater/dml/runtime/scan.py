@@ -13,9 +13,11 @@ from braidwater.dml.hops import Hop
 from braidwater.dml.hops.facts import Facts, is_csr
 from braidwater.dml.plan.scan import FIRST_ONLY, NARROW, PARTS, PRODUCTS, Scan, aligned_inputs, constant_inputs
 from braidwater.dml.runtime.block_kernels import FOLDS, MAPS, finished
+from braidwater.dml.runtime.pool import Scratch
 from braidwater.dml.values import Array
 
 Registers: TypeAlias = list[Any]
+Takes: TypeAlias = Callable[[tuple[int, int]], Array]
 
 
 class RunsParts(Protocol):
@@ -87,9 +89,13 @@ class CompiledScan:
         self.block_rows = scan.streamed_block_rows if streamed else scan.block_rows
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"scan": Scan(self.scan.rows)}  # blocks are folded elsewhere without the script's operators
+        return self.__dict__ | {
+            "scan": Scan(self.scan.rows)
+        }  # blocks are folded elsewhere without the script's operators
 
-    def run(self, sources: Sequence[Any], constants: Sequence[Any], on_threads: RunsParts) -> list[Any]:
+    def run(
+        self, sources: Sequence[Any], constants: Sequence[Any], on_threads: RunsParts, scratch: Scratch
+    ) -> list[Any]:
         rows = self.scan.rows
         matrices = [self.readable(place, source) for place, source in enumerate(sources)]
         fixed = [each.toarray() if is_csr(each) else each for each in constants]
@@ -99,7 +105,7 @@ class CompiledScan:
         idle: list[Buffers] = []
 
         def run_part(part: int) -> None:
-            buffers = idle.pop() if idle else self.buffers(fixed)
+            buffers = idle.pop() if idle else self.buffers(fixed, scratch.take)
             state: list[Any] = []
             for begin in range(part * step, min((part + 1) * step, rows), self.block_rows):
                 end = min(begin + self.block_rows, (part + 1) * step, rows)
@@ -109,6 +115,8 @@ class CompiledScan:
             idle.append(buffers)
 
         on_threads(run_part, len(states))
+        for buffers in idle:
+            scratch.give(*buffers.arrays)
         return [*stored, *self.final(states)]
 
     def readable(self, place: int, source: Any) -> Any:
@@ -120,9 +128,9 @@ class CompiledScan:
         blocks = -(-self.scan.rows // self.block_rows)
         return -(-blocks // min(PARTS, blocks)) * self.block_rows
 
-    def buffers(self, constants: Sequence[Any]) -> Buffers:
+    def buffers(self, constants: Sequence[Any], take: Takes = np.empty) -> Buffers:
         """What one thread needs."""
-        return Buffers(self.maps, constants, self.block_rows)
+        return Buffers(self.maps, constants, self.block_rows, take)
 
     def step(self, buffers: Buffers, blocks: Sequence[Array], states: list[Any], stored: Sequence[Array]) -> list[Any]:
         """One block: aligned values into buffers, or into place if they are stored, folds into the states of the part."""
@@ -155,9 +163,10 @@ class CompiledScan:
 class Buffers:
     """What one thread writes blocks of aligned values into."""
 
-    def __init__(self, maps: Sequence[_Map], constants: Sequence[Any], rows: int) -> None:
+    def __init__(self, maps: Sequence[_Map], constants: Sequence[Any], rows: int, take: Takes) -> None:
         self._rows = rows
-        self._whole = [np.empty((each.width, rows)).T if each.narrow else np.empty((rows, each.width)) for each in maps]
+        self.arrays = [take((each.width, rows) if each.narrow else (rows, each.width)) for each in maps]
+        self._whole = [array.T if each.narrow else array for each, array in zip(maps, self.arrays, strict=True)]
         self._constants = constants
 
     def registers(self, blocks: Sequence[Array]) -> Registers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from braidwater.dml.interpreter.printing import java_double
+from braidwater.dml.transform.hash_code import hash_code
 from braidwater.dml.transform.spec import ColumnSpec
+from braidwater.dml.transform.words import words_of
 from braidwater.errors import DMLTypeError, DMLValueError
 
 DOT = "\u00b7"  # between a token and its code
@@ -19,7 +20,11 @@ IMPUTED = "\u00bf"  # in the place of a token: the code is what replaces missing
 
 @dataclass
 class LearntColumn:
-    """`codes` are the tokens of recode (from 1), `edges` the lower and upper bounds of bins, `replacement` of missing cells."""
+    """What a column taught.
+
+    `codes` are the tokens of recode, or the words (from 1), `edges` the lower and upper bounds of bins, `replacement` that of
+    missing cells.
+    """
 
     spec: ColumnSpec
     name: str
@@ -30,6 +35,8 @@ class LearntColumn:
     @property
     def width(self) -> int:
         """Columns of the matrix that it becomes."""
+        if self.spec.code == "words":
+            return len(self.codes)
         if not self.spec.dummy:
             return 1
         return max(
@@ -66,6 +73,10 @@ def learn(cells: list[Any], name: str, spec: ColumnSpec) -> LearntColumn:
     if spec.code == "recode":
         for cell in present:
             learnt.codes.setdefault(token(cell), len(learnt.codes) + 1)
+    elif spec.code == "words":
+        for cell in present:
+            for word in words_of(token(cell)):
+                learnt.codes.setdefault(word, len(learnt.codes) + 1)
     elif spec.code == "bin":
         learnt.edges = _bins(np.array([number(cell, name) for cell in present]), spec, name)
     elif spec.code == "pass" and spec.dummy:  # numbers 1 to n already
@@ -108,14 +119,12 @@ def apply(cells: list[Any], learnt: LearntColumn) -> Any:
     spec = learnt.spec
     if learnt.replacement is not None:
         cells = [learnt.replacement if missing(cell) else cell for cell in cells]
-    if spec.code == "recode":
+    if spec.code in ("recode", "vector"):
         return np.array(
             [float("nan") if missing(cell) else learnt.codes.get(token(cell), float("nan")) for cell in cells]
         )
     if spec.code == "hash":
-        return np.array(
-            [float("nan") if missing(cell) else zlib.crc32(token(cell).encode()) % spec.hashed + 1 for cell in cells]
-        )
+        return np.array([float("nan") if missing(cell) else abs(hash_code(cell)) % spec.hashed + 1.0 for cell in cells])
     numbers = np.array([float("nan") if missing(cell) else number(cell, learnt.name) for cell in cells])
     if spec.code == "bin":
         upper = np.array([edge[1] for edge in learnt.edges])
@@ -125,11 +134,13 @@ def apply(cells: list[Any], learnt: LearntColumn) -> Any:
 
 
 def to_cells(learnt: LearntColumn) -> list[str]:
-    """What was learnt, as cells of the metadata frame: ``token·code``, ``low·high`` for bins."""
-    cells = [f"{name}{DOT}{code}" for name, code in learnt.codes.items() if learnt.spec.code == "recode"]
+    """What was learnt, as cells of the metadata frame: ``token·code``, ``low·high`` for bins, the number of hashes."""
+    cells = [f"{name}{DOT}{code}" for name, code in learnt.codes.items() if learnt.spec.code in ("recode", "words")]
     cells += [f"{low!r}{DOT}{high!r}" for low, high in learnt.edges]
     if learnt.spec.code == "pass" and learnt.spec.dummy:
         cells.append(f"{DOT}{len(learnt.codes)}")
+    if learnt.spec.code == "hash":
+        cells.append(str(learnt.spec.hashed))
     if learnt.replacement is not None:
         cells.insert(0, f"{IMPUTED}{DOT}{token(learnt.replacement)}")
     return cells
@@ -142,11 +153,13 @@ def from_cells(cells: list[Any], name: str, spec: ColumnSpec) -> LearntColumn:
         if missing(cell):
             continue
         left, found, right = str(cell).rpartition(DOT)
+        if not found and spec.code == "hash":
+            continue
         if not found:
             raise DMLValueError(f"The metadata of column {name!r} holds {cell!r}, which is none of transformencode.")
         if left == IMPUTED:
             learnt.replacement = right
-        elif spec.code == "recode":
+        elif spec.code in ("recode", "words", "vector"):
             learnt.codes[left] = int(right)
         elif spec.code == "bin":
             learnt.edges.append((float(left), float(right)))

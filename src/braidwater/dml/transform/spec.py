@@ -11,7 +11,8 @@ from typing import Any
 
 from braidwater.errors import DMLNameError, DMLValueError, UnsupportedError
 
-KEYS = ("ids", "recode", "dummycode", "bin", "impute", "omit", "hash", "K")
+KEYS = ("ids", "recode", "dummycode", "bin", "impute", "omit", "hash", "bag_of_words", "word_embedding", "K")
+WORDS = {"bag_of_words": "words", "word_embedding": "vector"}
 METHODS = ("equi-width", "equi-height")
 _BARE_KEY = re.compile(r"([{,]\s*)([A-Za-z_]\w*)(\s*:)")
 _BARE_VALUE = re.compile(r"(:\s*)(?!true\b|false\b|null\b)([A-Za-z_][\w-]*)")
@@ -20,7 +21,7 @@ IMPUTE = ("global_mean", "global_mode", "constant")
 
 @dataclass(frozen=True)
 class ColumnSpec:
-    """One column: `code` is recode, bin, hash or pass."""
+    """One column: `code` is recode, bin, hash, words (counts of them), vector (of a word) or pass."""
 
     code: str = "pass"
     dummy: bool = False
@@ -44,8 +45,8 @@ def parse_spec(text: str, names: list[str]) -> list[ColumnSpec]:
     if not isinstance(spec, dict):
         raise DMLValueError("The specification must be a JSON object.")
     for key in spec:
-        if key in ("word_embedding", "bag_of_words", "udf"):
-            raise UnsupportedError(f"transformencode does not do {key!r}; it does {', '.join(KEYS[1:7])}.")
+        if key == "udf":
+            raise UnsupportedError(f"transformencode does not do {key!r}; it does {', '.join(KEYS[1:-1])}.")
         if key not in KEYS:
             near = get_close_matches(key, KEYS, n=1)
             raise DMLValueError(
@@ -54,7 +55,7 @@ def parse_spec(text: str, names: list[str]) -> list[ColumnSpec]:
             )
     ids = bool(spec.get("ids", False))
     found: list[dict[str, Any]] = [{} for _ in names]
-    for key in ("recode", "hash", "dummycode", "omit"):
+    for key in ("recode", "hash", *WORDS, "dummycode", "omit"):
         for place in _places(_listed(spec.get(key, [])), ids, names):
             _add(found[place], key, spec)
     for entry in spec.get("bin", []):
@@ -97,7 +98,7 @@ def _add(column: dict[str, Any], key: str, spec: dict[str, Any]) -> None:
     elif key == "hash":
         column |= {"code": "hash", "hashed": int(spec.get("K", 1000))}
     else:
-        column["code"] = "recode"
+        column["code"] = WORDS.get(key, "recode")
 
 
 def _places(columns: Iterable[Any], ids: bool, names: list[str]) -> list[int]:

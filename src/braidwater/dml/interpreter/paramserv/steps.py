@@ -50,7 +50,7 @@ class Request:
 class Pushed:
     """What a worker brings to the server: the sum of its gradients, or the model that it has come to."""
 
-    request: Request
+    worker: int
     value: ListValue
     printed: Sequence[str]
     error: DMLError | None = None
@@ -79,7 +79,7 @@ class Steps:
                     found.append(self._called("update", model=model, features=features, labels=labels))
                     if self.whole or place != request.batches[-1]:
                         model = self.aggregated(model, found[-1])
-                return Pushed(request, model if self.whole else self.combined(found), printed)
+                return Pushed(request.worker, model if self.whole else self.combined(found), printed)
         finally:
             context.random = before
 

@@ -21,7 +21,7 @@ class Server:
 
     def update(self, pushed: Sequence[Pushed]) -> None:
         """Take what workers brought together, in the order of the workers: sums have the same bits each time."""
-        values = [each.value for each in sorted(pushed, key=lambda each: each.request.worker)]
+        values = [each.value for each in sorted(pushed, key=lambda each: each.worker)]
         if self.average:
             self.model = self.steps.combined(values, 1 / len(values))
         else:
@@ -70,17 +70,17 @@ def _synchronous(server: Server, crew: Crew, visits: Sequence[Iterator[range]], 
         pushed: list[Pushed] = []
         while at_work and len(pushed) < len(visits) - backups:
             came = crew.receive()
-            worker = came.request.worker
-            at_work.remove(worker)
-            if worker in late:
-                late.remove(worker)
-                send(worker)
+            at_work.remove(came.worker)
+            if came.worker in late:
+                late.remove(came.worker)
+                send(came.worker)
             else:
                 pushed.append(came)
-                free.add(worker)
+                free.add(came.worker)
         if not pushed:
             return
-        server.update(pushed)
+        with crew.updating(len(pushed)):
+            server.update(pushed)
         late = set(at_work)
 
 
@@ -95,5 +95,6 @@ def _asynchronous(server: Server, crew: Crew, visits: Sequence[Iterator[range]])
         if busy:
             pushed = crew.receive()
             busy -= 1
-            server.update([pushed])
-            free.append(pushed.request.worker)
+            with crew.updating(1):
+                server.update([pushed])
+            free.append(pushed.worker)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from braidwater.dml.interpreter.lazy import settled
 from braidwater.dml.interpreter.parfor.dependencies import Touched, check_dependencies, read_behind
-from braidwater.dml.interpreter.parfor.plan import MODES, Measured, ParforPlan, Share, choose
-from braidwater.dml.interpreter.parfor.processes import names_read, processes_run, run_in_processes, size_of
+from braidwater.dml.interpreter.parfor.measure import Trials
+from braidwater.dml.interpreter.parfor.plan import ParforPlan, Way, Work, Workers, choose
+from braidwater.dml.interpreter.parfor.tasks import engine_of, names_read, run_as_tasks, size_of, way_of, workers_for
 from braidwater.dml.interpreter.parfor.threads import run_on_threads
 from braidwater.dml.interpreter.parfor.turns import Parallel, add_up, one_turn, put_into_place
 from braidwater.dml.interpreter.scope import Scope
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 OPTIONS = (
     "check", "par", "mode", "taskpartitioner", "tasksize", "datapartitioner", "resultmerge", "opt", "log", "profile",
 )  # fmt: skip
-# seconds of turns that are run here, two at least, before there is a plan: the first one plans its operators
-TRIED = 0.05
 
 
 def run_parfor(interpreter: Interpreter, loop: For, turns: Sequence[Any], scope: Scope) -> None:
@@ -39,23 +39,20 @@ def run_parfor(interpreter: Interpreter, loop: For, turns: Sequence[Any], scope:
         check_dependencies(touched, loop, turns)
     interpreter.block.flush()
     parallel, reason = _parallel(interpreter, loop, turns, scope, touched)
+    workers = workers_for(interpreter.context, options["par"])
     begun = time.perf_counter()
-    done = 0
-    measured = Measured(0.0, 0.0, 0.0)
-    plan = ParforPlan("in turns", reason=reason or _too_few(turns, options["par"]))
+    trials = Trials(interpreter.context)
+    plan = ParforPlan("in turns", reason=reason or _too_few(turns, workers))
     if not plan.reason:
-        while done < len(turns) and (done < 2 or time.perf_counter() - begun < TRIED) and measured.wall < TRIED * 5:
-            if options["mode"] is not None:
-                break
-            measured = _here(interpreter, parallel, done, scope)
-            done += 1
-        plan = _planned(interpreter, parallel, done, measured, scope, options)
-    _run_others(interpreter, parallel, done, plan, scope)
+        while options["mode"] is None and trials.count < len(turns) and not trials.enough:
+            trials.run(partial(_in_scope, interpreter, parallel, trials.count, scope))
+        plan = _planned(parallel, trials, workers, scope, options["mode"])
+    _run_others(interpreter, parallel, trials.count, plan, scope)
     _note(interpreter, loop, len(turns), plan, time.perf_counter() - begun)
 
 
 def _options(interpreter: Interpreter, loop: For, scope: Scope) -> dict[str, Any]:
-    found: dict[str, Any] = {"check": True, "par": interpreter.context.threads, "mode": None}
+    found: dict[str, Any] = {"check": True, "par": None, "mode": None}
     for option in loop.options:
         if option.name not in OPTIONS:
             near = get_close_matches(option.name or "", OPTIONS, n=1)
@@ -64,12 +61,10 @@ def _options(interpreter: Interpreter, loop: For, scope: Scope) -> dict[str, Any
         if option.name == "check":
             found["check"] = bool(interpreter.expressions.scalar(option.value, scope))
         elif option.name == "par":
-            found["par"] = min(found["par"], _workers(interpreter.expressions.scalar(option.value, scope), option))
+            found["par"] = _workers(interpreter.expressions.scalar(option.value, scope), option)
         elif option.name == "mode":
             text = option.value.name if isinstance(option.value, Name) else getattr(option.value, "value", "")
-            found["mode"] = MODES.get(
-                str(text).upper()
-            )  # LOCAL, REMOTE_SPARK and the like leave the choice to the plan
+            found["mode"] = way_of(str(text), interpreter.context)
     return found
 
 
@@ -103,24 +98,10 @@ def _adds_up(value: Any) -> bool:
     return isinstance(value, float | int) or is_matrix(value)
 
 
-def _too_few(turns: Sequence[Any], workers: int) -> str:
+def _too_few(turns: Sequence[Any], workers: Workers) -> str:
     if len(turns) < 2:
         return "there is one turn" if turns else "there are no turns"
-    return "one worker" if workers < 2 else ""
-
-
-def _here(interpreter: Interpreter, parallel: Parallel, place: int, scope: Scope) -> Measured:
-    """One turn, in the script's own scope, and what it took."""
-    context = interpreter.context
-    before, share = context.statistics, Share(context.statistics)
-    context.statistics = share
-    wall, cpu = time.perf_counter(), time.process_time()
-    try:
-        _in_scope(interpreter, parallel, place, scope)
-    finally:
-        context.statistics = before
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return Measured(wall, cpu, min(share.large / max(wall, 1e-9), 1.0))
+    return "" if workers.some else "one worker"
 
 
 def _in_scope(interpreter: Interpreter, parallel: Parallel, place: int, scope: Scope) -> None:
@@ -135,14 +116,14 @@ def _in_scope(interpreter: Interpreter, parallel: Parallel, place: int, scope: S
     add_up(interpreter, added, scope, parallel.loop.span)
 
 
-def _planned(
-    interpreter: Interpreter, parallel: Parallel, done: int, measured: Measured, scope: Scope, options: dict[str, Any]
-) -> ParforPlan:
-    left = len(parallel.turns) - done
+def _planned(parallel: Parallel, trials: Trials, workers: Workers, scope: Scope, wanted: Way | None) -> ParforPlan:
+    left = len(parallel.turns) - trials.count
     if left < 2:
-        return ParforPlan("in turns", reason=f"{done} turns took {measured.wall * done:.2g} s; none are left to share")
-    sent = size_of({name: scope.variables.get(name) for name in names_read(parallel.loop)})
-    return choose(left, options["par"], measured, sent, processes_run(), options["mode"])
+        return ParforPlan(
+            "in turns", reason=f"{trials.count} turns took {trials.seconds:.2g} s; none are left to share"
+        )
+    reads = size_of({name: scope.variables.get(name) for name in names_read(parallel.loop)})
+    return choose(Work(left, trials.measured, reads), workers, wanted)
 
 
 def _run_others(interpreter: Interpreter, parallel: Parallel, done: int, plan: ParforPlan, scope: Scope) -> None:
@@ -151,8 +132,11 @@ def _run_others(interpreter: Interpreter, parallel: Parallel, done: int, plan: P
         for place in places:
             _in_scope(interpreter, parallel, place, scope)
         return
-    run = run_on_threads if plan.way == "on threads" else run_in_processes
-    for turn in run(interpreter, parallel, places, scope, plan.workers):
+    if plan.way == "on threads":
+        found = run_on_threads(interpreter, parallel, places, scope, plan.workers)
+    else:
+        found = run_as_tasks(interpreter, parallel, places, scope, plan.workers, engine_of(plan, interpreter.context))
+    for turn in found:
         put_into_place(interpreter, turn, scope, parallel.loop.span)
     scope.variables[parallel.loop.variable] = parallel.turns[-1]
     scope.live = scope.liveness.during(parallel.loop)

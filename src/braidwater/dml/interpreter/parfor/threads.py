@@ -44,18 +44,22 @@ def run_on_threads(
 
 
 def share_of(interpreter: Interpreter, workers: int) -> Interpreter:
-    """An interpreter for one of `workers`: a thread and a part of the memory."""
+    """An interpreter for one of `workers`: a thread and a part of the memory. What it is called for has a scope of its own."""
     context = interpreter.context
     share = replace(
         context,
         memory=max(context.memory // workers, 1),
         threads=1,
+        engine=None,
         pool=None,
         statistics=None,
         explain=None,
         opened=[],
     )
-    return type(interpreter)(share, interpreter.arguments, interpreter.loader)
+    made = type(interpreter)(share, interpreter.arguments, interpreter.loader)
+    main = interpreter.scopes[0]
+    made.scopes.append(Scope(main.module, main.liveness))  # the script's functions may be called by their names
+    return made
 
 
 def scope_like(scope: Scope) -> Scope:
