@@ -59,6 +59,8 @@ class Learner:
         self.update = OptimizerStep(self.optimizer)
         self._called = replica.wrap(self.module)
         self.scale = LossScale() if training.precision == "fp16" else None
+        # of one that goes on with what an earlier training left
+        self._first_state = copy.deepcopy(self.optimizer.state_dict()) if self.optimizer.state else {}
         self._rates = [group["lr"] * training.rate_factor for group in self.optimizer.param_groups]
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._mean: Callable[[Any, Any], Any] | None = getattr(training.loss, "mean_of_rows", None)
@@ -263,8 +265,8 @@ class Learner:
     def load(self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any] | None = None) -> None:
         """Take over weights, and the state of an optimiser: None leaves it its own, an empty one lets it begin anew."""
         self.module.load_state_dict(weights)
-        if optimizer:
-            self.optimizer.load_state_dict(optimizer)
+        if optimizer or (optimizer is not None and self._first_state):
+            self.optimizer.load_state_dict(optimizer or copy.deepcopy(self._first_state))
         elif optimizer is not None:
             self.optimizer.state.clear()
 

@@ -38,9 +38,8 @@ PURE = frozenset({
 """Built-ins that only compute, by nodes."""
 COSTLY = 5e-3  # seconds: from there on what recording saves is little beside what waiting for more operators may save
 LARGEST = 16 << 20  # bytes of a matrix that a recording makes
-WHOLE = frozenset(
-    {"neg", "abs", "pmin", "pmax", "logbase"}
-)  # of whole numbers they are whole, or exact: not so as a node
+# of whole numbers they are whole, or exact: not so as a node
+WHOLE = frozenset({"neg", "abs", "pmin", "pmax", "logbase"})
 
 
 class RefusedError(Exception):

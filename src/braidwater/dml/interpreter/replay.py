@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from braidwater.dml.interpreter.interpreter import Interpreter
 
 LONGEST = 200  # statements of a stretch: the optimiser's time grows with it
-MOST = (
-    32  # kinds and sizes for which one run records a stretch: where each turn brings others, recording is for nothing
-)
+# kinds and sizes for which one run records a stretch: where each turn brings others, recording is for nothing
+MOST = 32
 HOPELESS = 2  # refusals of a stretch of which nothing was recorded yet
 
 
