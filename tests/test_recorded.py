@@ -225,3 +225,15 @@ def test_moments_that_are_changed_from_outside_are_those_of_the_next_step(what):
         other.step()
     assert _same(learner, by_hand)
     assert learner.optimizer.state_dict()["state"][0]["step"] == (3 if what == "cleared" else STEPS + 3)
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.2), nn.RReLU()], ids=["dropout", "a random slope"])
+def test_what_draws_is_never_replayed_whatever_memory_holds(layer):
+    """A mask that was left out would be what the memory of the last one still holds: the very bits, once."""
+    module = nn.Sequential(nn.Linear(9, 6), layer, nn.Linear(6, 3)).train()
+    recorded = Recorded(lambda x, y: nn.functional.cross_entropy(module(x), y), list(module.parameters()), [])
+    for _ in range(STEPS):
+        recorded(torch.randn(32, 9), torch.randint(0, 3, (32,)))
+    (shape,) = recorded._shapes.values()
+    assert shape.refused
+    assert shape.replay is None

@@ -55,6 +55,9 @@ class Replay:
         self._calls: list[Callable[[], object]] = []
         self.bytes = 0  # of all that its operations make
         given = {_memory(tensor) for tensor in self._known.values()}
+        for call in calls:
+            if call.function._schema.is_mutable or torch.Tag.nondeterministic_seeded in call.function.tags:
+                raise ValueError(f"{call.function} changes a tensor, or draws random numbers.")
         with torch.no_grad():
             for call in _needed(calls, wanted):
                 self._add(call)
@@ -80,8 +83,6 @@ class Replay:
         return self._known[_key(value)]
 
     def _add(self, call: Call) -> None:
-        if call.function._schema.is_mutable or torch.Tag.nondeterministic_seeded in call.function.tags:
-            raise ValueError(f"{call.function} changes a tensor, or draws random numbers.")
         args, kwargs = tree_map(self._own, (call.args, call.kwargs))
         moving = any(id(value) in self._moving for value in tree_leaves((args, kwargs)))
         found = _tensors(call.found)
