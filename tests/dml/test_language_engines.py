@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 from braidwater import dml
 from braidwater.cli.app import app
 from braidwater.dml.explain import Explanation
+from braidwater.dml.runtime.spread import Cut, Spread
 from braidwater.dml.runtime.streamed import TableMatrix
 from braidwater.engines import LocalEngine, engine_at
 from braidwater.engines.postgres import PostgresEngine
 from braidwater.engines.postgres.install import install
-from braidwater.errors import OptionError
+from braidwater.errors import OptionError, TableChangedError
 from braidwater.tables import Table, table, write_table
 
 if TYPE_CHECKING:
@@ -147,3 +148,24 @@ def test_a_column_that_workers_made_is_not_sent_back_to_them(stored: Table, insi
         dml.run(script, {"D": stored}, ["s"], engine=inside)
     assert len(sent) >= 8
     assert max(sent) < 8 * ROWS / 4  # not even a session's half of a column
+
+
+def test_a_piece_that_is_not_there_is_an_error_and_no_other_row() -> None:
+    spread = Spread.of(np.arange(10.0)[:, None], [Cut(0, 0, 4), Cut(1, 4, 3), Cut(2, 7, 3)])
+    np.testing.assert_array_equal(spread.rows(2, 9).ravel(), np.arange(2.0, 9.0))  # across three pieces
+    middle = spread.part(range(1, 2))
+    np.testing.assert_array_equal(middle.rows(5, 7).ravel(), [5.0, 6.0])
+    for begin, end in ((3, 5), (6, 8), (8, 9)):
+        with pytest.raises(TableChangedError, match=r"Row \d is in another block"):
+            middle.rows(begin, end)
+
+
+def test_what_is_remembered_for_workers_is_bounded_by_memory(stored: Table, inside: PostgresEngine) -> None:
+    with TableMatrix(stored, memory=32 * 10**6, engine=inside) as matrix:
+        columns = [np.zeros((60_000, 1)) for _ in range(9)]  # of half a megabyte each
+        for column in columns:
+            matrix.remember(column, Spread.whole(column))
+        assert list(matrix._spread) == [id(column) for column in columns[1:]]
+        large = np.zeros((600_000, 1))
+        matrix.remember(large, Spread.whole(large))
+        assert not matrix._spread

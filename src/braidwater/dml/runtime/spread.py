@@ -12,6 +12,7 @@ import numpy as np
 from braidwater.blocks.base import Array
 from braidwater.dml.scipy_on_demand import sparse
 from braidwater.engines.once import Once
+from braidwater.errors import TableChangedError
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class Spread:
         place = bisect_right(self._starts, begin) - 1
         found = []
         while begin < end:
-            cut, piece = self._pieces[place]
+            cut, piece = self._pieces[min(place, len(self._pieces) - 1)]
+            if not cut.start <= begin < cut.start + cut.rows:
+                raise TableChangedError(f"Row {begin} is in another block than when its table was cut. Run again.")
             stop = min(end, cut.start + cut.rows)
             found.append(piece.value[begin - cut.start : stop - cut.start])
             begin, place = stop, place + 1

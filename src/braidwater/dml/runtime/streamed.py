@@ -30,10 +30,10 @@ from braidwater.errors import BudgetError, DataWarning
 from braidwater.options import current_options, format_bytes, options
 from braidwater.tables import Table
 
-PASSES = (
-    10  # how often a script is expected to scan a table: enough that blocks are kept, in memory or in the block cache
-)
-REMEMBERED = 8  # matrices of which workers elsewhere keep their rows
+# how often a script is expected to scan a table: enough that blocks are kept, in memory or in the block cache
+PASSES = 10
+REMEMBERED = 8  # matrices of which workers elsewhere keep their rows, at most,
+REMEMBERED_SHARE = 0.125  # and what these take of the memory option: they are held on to here, too
 FEW_PASSES = 3  # after so many, more are to be expected, and workers that stay pay
 LEAST = 32 * 10**6  # bytes that readers take at any rate
 
@@ -74,6 +74,7 @@ class TableMatrix:
         self.design: Design = fitted.design
         with options(memory=_for_blocks(memory)):
             self.source = BlockSource(table, fitted, passes=PASSES)
+            self._most_remembered = int(current_options().memory * REMEMBERED_SHARE)
         self.shape = (table.statistics([]).rows, self.design.width)
         self._staying = ExitStack()
         self._passes = 0  # since workers last came or went
@@ -124,8 +125,12 @@ class TableMatrix:
         """What workers have of a matrix. It is held on to, so that nobody changes it in place."""
         self._spread[id(matrix)] = matrix, spread
         self._spread.move_to_end(id(matrix))
-        while len(self._spread) > REMEMBERED:
+        while len(self._spread) > REMEMBERED or self._remembered > self._most_remembered:
             self._spread.popitem(last=False)
+
+    @property
+    def _remembered(self) -> int:
+        return sum(8 * matrix.shape[0] * matrix.shape[1] for matrix, _ in self._spread.values())
 
     def rest(self) -> None:
         """Let the workers go, until there are more passes: others need their places."""

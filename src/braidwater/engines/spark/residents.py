@@ -41,9 +41,8 @@ class Residents:
 
     def __init__(self, session: Session, shards: Sequence[Shard], rows: Rows, workers: int) -> None:
         self._shares = shares(shards, workers)
-        self._known: list[MutableMapping[str, Once[Any]]] = [
-            WeakValueDictionary() for _ in self._shares
-        ]  # by each worker
+        # what each of them has, by name
+        self._known: list[MutableMapping[str, Once[Any]]] = [WeakValueDictionary() for _ in self._shares]
         self._calls = Calls(session, len(self._shares))
         tag = new_tag("residents")
         resident = Resident(self._calls.call, tuple(self._shares), rows)
