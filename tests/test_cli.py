@@ -516,3 +516,14 @@ def test_the_demo_makes_all_that_it_promises(tmp_path: Path, monkeypatch: pytest
         assert words in page
     assert "strategy all_reduce" in result.stdout
     assert "std err" in result.stdout
+
+
+def test_a_server_that_does_not_have_the_table_is_no_engine_for_it(tmp_path):
+    place = str(tmp_path / "rows.csv")
+    Path(place).write_text("x,y\n1,2\n")
+    server = "postgresql://nobody@127.0.0.1:1/none"
+    for words in (["train", "k_means", place, "--output", str(tmp_path / "m")], ["describe", place]):
+        result = CliRunner().invoke(app, [*words, "--engine", server])
+        assert result.exit_code == 1
+        assert "rows.csv' does not lie in a PostgreSQL server" in result.output
+    assert not (tmp_path / "m").exists()

@@ -22,7 +22,7 @@ def ablate(job: Job, components: Any, settings: Mapping[str, Any], *, json: bool
     from braidwater.model_selection import watch
 
     given = dict(settings)
-    with session(job), place_of(job.engine, job.workers) as where:
+    with session(job), place_of(job.engine, job.table, job.workers) as where:
         rows = table(job.table)
         model = make_model(job)
         with watch():

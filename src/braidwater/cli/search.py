@@ -31,7 +31,7 @@ def search(
     bounds = {name: given.pop(name, None) for name in ("trials", "seconds", "epochs")}
     if set(bounds.values()) == {None}:
         bounds["trials"] = 50
-    with session(job), place_of(job.engine, job.workers) as where:
+    with session(job), place_of(job.engine, job.table, job.workers) as where:
         rows = table(job.table)
         model = make_model(job)
         validation = validation_of(model, job, given.pop("folds", None))

@@ -29,7 +29,7 @@ from braidwater.tables import Table, table, train_test_split
 
 def train(job: Job, *, json: bool) -> None:
     """Fit, evaluate, save and print."""
-    with _session(job), place_of(job.engine, job.workers) as where:
+    with _session(job), place_of(job.engine, job.table, job.workers) as where:
         rows, held_out = _tables(job)
         model = make_model(job)
         arguments = fit_arguments(job, rows) | where
@@ -70,7 +70,7 @@ def train(job: Job, *, json: bool) -> None:
 
 def explain(job: Job, *, json: bool) -> None:
     """Print the plan of the job. Nothing is trained."""
-    with _session(job), place_of(job.engine, job.workers) as where:
+    with _session(job), place_of(job.engine, job.table, job.workers) as where:
         from braidwater.planner import machine
 
         machine()  # measured once: a plan that was asked for is worth two seconds

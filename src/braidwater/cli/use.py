@@ -23,7 +23,7 @@ def predict(
     """Write the rows with the model's predictions."""
     rows = open_table(place)
     model = _load(path, trust)
-    with progress(), place_of(engine) as where:
+    with progress(), place_of(engine, place) as where:
         written = write_table(model.predict(rows, **where), output)
     added = [name for name in written.column_names if name not in rows.column_names]
     if json:
@@ -36,7 +36,7 @@ def evaluate(path: str, place: str, *, trust: Sequence[str] = (), engine: str | 
     """Print the metrics of a saved model on a table that has its label."""
     rows = open_table(place)
     model = _load(path, trust)
-    with progress(), place_of(engine) as where:
+    with progress(), place_of(engine, place) as where:
         found = dict(model.evaluate(rows, **where))
     metrics, count = scalars(found), int(found.get("rows", len(rows)))
     if json:
@@ -50,7 +50,7 @@ def describe(place: str, *, engine: str | None = None, json: bool) -> None:
     """Print what is in a table."""
     from braidwater.stats import describe as describe_table
 
-    with progress(), place_of(engine) as where:
+    with progress(), place_of(engine, place) as where:
         found = describe_table(open_table(place), **where)
     if json:
         print_json(found.to_json())
