@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from functools import lru_cache
 from threading import Lock
@@ -35,4 +36,5 @@ def _forget() -> None:
     _database.cache_clear()
 
 
+atexit.register(_database.cache_clear)  # while the interpreter is whole
 os.register_at_fork(before=_forget, after_in_parent=_starting.release, after_in_child=_starting.release)
